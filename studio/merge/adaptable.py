@@ -6,13 +6,15 @@ where another one differs, it passes over without a word.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from studio.errors import InputError, InputErrors
 from studio.merge.parents import Parent
 from studio.merge.recipe import Recipe
-from studio.models.inspect.adapters import adapter_config
+from studio.models.inspect.adapters import WEIGHTS, adapter_config
+from studio.models.inspect.headers import read_header
 
 # Beside A and B, by option of PEFT's config.
 _BESIDE = {
@@ -27,6 +29,7 @@ _BESIDE = {
 }  # fmt: skip
 # Of the first adapter alone.
 _ALIKE = ("layers_to_transform", "layers_pattern", "exclude_modules", "fan_in_fan_out", "task_type")
+_SHARED = re.compile(r"\.(lm_head|embed_out|embed_tokens|embed_in|wte|word_embeddings)\.lora_")
 _WHOLE = "Merge the runs as whole models instead, for example with merge_method: linear"
 
 
@@ -51,6 +54,29 @@ def require_adapters(recipe: Recipe, parents: Sequence[Parent], where: str) -> N
     wrong = list(_problems(recipe, parents, configs, where))
     if wrong:
         raise InputErrors(wrong)
+
+
+def require_own_head(parent: Parent, where: str) -> Iterator[InputError]:
+    """Refuse to merge an adapter of embedding or head into a base model that has one tensor for both.
+
+    The run adapts one of the two; in the merged model both would change.
+
+    Args:
+        parent: whose base model has them tied.
+        where: the recipe's file, for errors.
+    """
+    config = (adapter_config(parent.adapter) if parent.adapter else None) or {}
+    if parent.adapter is None or config.get("ensure_weight_tying"):
+        return
+    adapted = next(
+        (found[1] for one in read_header(parent.adapter / WEIGHTS) if (found := _SHARED.search(one.name))), ""
+    )
+    if adapted:
+        yield InputError(
+            f"the adapter of '{parent.name}' changes {adapted} alone, and its base model has one tensor for embedding "
+            "and output head: merged, both would change",
+            where=where, fix="Use the adapter as it is, or combine it with others by adapter_cat",
+        )  # fmt: skip
 
 
 def _problems(
@@ -85,6 +111,12 @@ def _problems(
         different = [key for key in _ALIKE if (configs[0].get(key) or None) != (config.get(key) or None)]
         if different:
             yield InputError(f"{names} adapt different layers ({different[0]})", where=where, fix=_WHOLE)
+        if len({isinstance(one.get("target_modules"), str) for one in (configs[0], config)}) > 1:
+            yield InputError(
+                f"one of {names} names its layers (target_modules) in a list and the other by a pattern, which PEFT "
+                "does not combine",
+                where=where, fix=_WHOLE,
+            )  # fmt: skip
         ranks = configs[0].get("r"), config.get("r")
         if recipe.merge_method not in ("adapter_cat", "adapter_svd") and ranks[0] != ranks[1]:
             yield InputError(

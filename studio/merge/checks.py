@@ -14,7 +14,7 @@ from typing import Any
 from studio.errors import InputError, InputErrors
 from studio.export.gguf.checkpoint import read_object
 from studio.jobs.store.files import size_of
-from studio.merge.adaptable import require_adapters
+from studio.merge.adaptable import require_adapters, require_own_head
 from studio.merge.parents import Parent
 from studio.merge.recipe import WHERE, Recipe, SliceSource
 from studio.models.inspect.headers import read_config, read_tensors
@@ -34,7 +34,7 @@ _HARMLESS = {
     "bos_token_id", "eos_token_id", "pad_token_id", "num_hidden_layers", "vocab_size", "layer_types", "model_type",
     "output_router_logits", "initializer_range", "attention_dropout", "is_llama_config", "rope_interleaved",
     "transformers.js_config", "unsloth_fixed", "unsloth_version", "pretraining_tp", "text_config", "vision_config",
-    "rope_scaling",
+    "rope_scaling", "tie_word_embeddings",
 }  # fmt: skip
 
 
@@ -129,12 +129,15 @@ def require_fit(recipe: Recipe, parents: Sequence[Parent], found: Sequence[Facts
         require_adapters(recipe, parents, where)
         return []
     wrong = list(_layers(recipe, {word: facts for word, facts in zip(recipe.words, found, strict=True)}, where))
+    for parent, facts in zip(parents, found, strict=True):
+        wrong += require_own_head(parent, where) if facts.shape.tied else []
     first = found[0]
     for other in found[1:]:
         wrong += _differences(recipe, first, other, where)
     if wrong:
         raise InputErrors(wrong)
-    return [text for other in found[1:] for text in _told(recipe, first, other)]
+    texts = [] if recipe.chat_template else list(_templates(found, found[recipe.words.index(recipe.tokenizer_of)]))
+    return texts + [text for other in found[1:] for text in _told(recipe, first, other)]
 
 
 def _differences(recipe: Recipe, first: Facts, other: Facts, where: str) -> Iterator[InputError]:
@@ -157,6 +160,10 @@ def _differences(recipe: Recipe, first: Facts, other: Facts, where: str) -> Iter
     if first.shape.layers != other.shape.layers and not recipe.sliced:
         advice = f"{fix}, or choose layers with slices"
         sides.append(differs("different numbers of layers", first.shape.layers, other.shape.layers, advice))
+    if first.shape.tied != other.shape.tied and recipe.sliced:
+        advice = "Choose layers of models that all have an output head of their own, or all have none"
+        one, two = ("no" if each.shape.tied else "yes" for each in (first, other))
+        sides.append(differs("an output head of its own", one, two, advice))
     if not recipe.own_tokenizer:
         advice = "Add 'tokenizer: {source: union}' to the recipe, or merge models with one vocabulary"
         if first.shape.vocab != other.shape.vocab:
@@ -224,13 +231,18 @@ def _layers(recipe: Recipe, found: dict[str, Facts], where: str) -> Iterator[Inp
                 )
 
 
+def _templates(found: Sequence[Facts], donor: Facts) -> Iterator[str]:
+    one = f"'{donor.name}'"
+    for other in found:
+        two = f"'{other.name}'"
+        if other.template != donor.template and donor.template:
+            yield f"{one} and {two} have different chat templates; the child gets that of {one}"
+        elif other.template != donor.template:
+            yield f"{one} has no chat template, and {two} has one; 'chat_template: auto' gives it to the child"
+
+
 def _told(recipe: Recipe, first: Facts, other: Facts) -> Iterator[str]:
     one, two = f"'{first.name}'", f"'{other.name}'"
-    if first.template != other.template and not recipe.chat_template:
-        if first.template:
-            yield f"{one} and {two} have different chat templates; the child gets that of {one}"
-        else:
-            yield f"{one} has no chat template, and {two} has one; 'chat_template: auto' gives it to the child"
     if not recipe.own_tokenizer and first.tokens is not None and other.tokens is not None:
         added = sorted(other.tokens.keys() - first.tokens.keys())
         if added:
@@ -241,9 +253,12 @@ def _told(recipe: Recipe, first: Facts, other: Facts) -> Iterator[str]:
     if keys:
         shown = ", ".join(f"{key} ({before[key]!s:.60} and {after[key]!s:.60})" for key in keys[:_SHOWN])
         yield f"config.json of {one} and {two} differ in {shown}; the child has the values of {one}"
-    missing = [name for name in first.sides.keys() - other.sides.keys() if "lm_head" not in name]
-    if missing and not recipe.sliced:
-        yield f"{two} lacks {len(missing)} tensors of {one}, such as {min(missing)}"
+    if first.shape.tied != other.shape.tied:
+        yield f"{two if first.shape.tied else one} alone has an output head of its own; the child gets one, too"
+    for name, lacking, having in ((two, other, first), (one, first, other)):
+        missing = [tensor for tensor in having.sides.keys() - lacking.sides.keys() if "lm_head" not in tensor]
+        if missing and not recipe.sliced:
+            yield f"{name} lacks {len(missing)} tensors of '{having.name}', such as {min(missing)}"
 
 
 def _settings(raw: dict[str, Any]) -> dict[str, Any]:

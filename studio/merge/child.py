@@ -43,7 +43,7 @@ The licenses and limitations of these models apply. Made with Finetune Studio.
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 
 
-def complete(child: Path, first: Path, recipe: Recipe, dtype: str) -> None:
+def complete(child: Path, first: Path, recipe: Recipe, dtype: str, tied: bool = True) -> None:
     """Give a merged model config, generation settings, tokenizer and template; ids of tokens are those of the child.
 
     Args:
@@ -51,11 +51,14 @@ def complete(child: Path, first: Path, recipe: Recipe, dtype: str) -> None:
         first: folder of the first model, without code.
         recipe: by which it was made.
         dtype: of its weights.
+        tied: whether the output head of every model is its embedding; one of its own is merged into the child's.
     """
     made = read_object(child / "config.json")
     config = read_object(first / "config.json")
     config.pop("torch_dtype", None)
     config["dtype"] = dtype
+    if not tied:
+        config["tie_word_embeddings"] = False
     if recipe.sliced:
         config |= _layers(recipe, config)
     template = template_of(child) if recipe.chat_template else None

@@ -124,7 +124,8 @@ class Merging:
             "shard_bytes": self.shard,
         }  # fmt: skip
         answer = self._step("merging", "studio.merge.work.running", request, "operations").answer
-        complete(child, self.work / names[self.parents[0].word], self.recipe, out)
+        tied = all(facts.shape.tied for facts in self.found)
+        complete(child, self.work / names[self.parents[0].word], self.recipe, out, tied)
         return answer
 
     def _whole(self, parent: Parent, target: Path, dtype: str) -> None:

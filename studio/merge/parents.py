@@ -154,9 +154,12 @@ def _of_folder(word: str, folder: Path, settings: Settings) -> Parent:
 def _of_model(word: str, text: str, settings: Settings, fetch: bool, on_progress: Progress | None) -> Parent:
     name, _, revision = text.partition("@")
     if not (name == EMBEDDED_MODEL or is_hub_id(name)):
+        fix = "Name a run, the folder of a checkpoint, or a Hub id"
+        if "+" in name:  # mergekit's MODEL+ADAPTER
+            fix = "Name an adapter by its folder alone; its adapter_config.json has the base model"
         raise InputError(
             f"there is no folder '{word:.100}', and it is neither a run nor of the form owner/name", where=_WHERE,
-            fix="Name a run, the folder of a checkpoint, or a Hub id",
+            fix=fix,
         )  # fmt: skip
     found = resolve_model(name, settings, revision=revision or "main", fetch=fetch, on_progress=on_progress)
     if found.source == "embedded":

@@ -45,7 +45,6 @@ class Slice(_Part):
 
     sources: list[SliceSource] = Field(min_length=1)
     base_model: str | None = None
-    residual_weight: float | None = None
     parameters: Values = Field(default_factory=dict)
 
 
@@ -61,6 +60,21 @@ class Module(_Part):
         if (self.models is None) == (self.slices is None):
             raise ValueError("give either models or slices")
         return self
+
+
+class Embedding(_Part):
+    """Where a token's row of the embedding comes from, and whether also for models that have the token."""
+
+    source: str | Values | None = None
+    force: bool = False
+
+
+class Tokenizer(_Part):
+    """The child's tokenizer: union, base, or that of a model; its tokens, and the rows that are added to them."""
+
+    source: str = Field(default="union", min_length=1)
+    tokens: dict[str, Embedding] | None = None
+    pad_to_multiple_of: int | None = Field(default=None, ge=1)
 
 
 class Recipe(_Part):
@@ -84,7 +98,7 @@ class Recipe(_Part):
     dtype: _DTYPE | None = None
     out_dtype: _DTYPE | None = None
     tokenizer_source: str | None = None
-    tokenizer: dict[str, Any] | None = None
+    tokenizer: Tokenizer | None = None
     chat_template: str | None = None
     parameters: Values = Field(default_factory=dict)
 
@@ -134,6 +148,14 @@ class Recipe(_Part):
         """Whether mergekit makes the child's tokenizer and vocabulary, so that those of the parents may differ."""
         return bool(self.tokenizer_source or self.tokenizer)
 
+    @property
+    def tokenizer_of(self) -> str:
+        """The model whose tokenizer the child's is made of, and whose chat template it gets."""
+        source = self.tokenizer.source if self.tokenizer else self.tokenizer_source
+        if source in self.words:
+            return source
+        return (self.base_model if source else None) or self.words[0]
+
     def renamed(self, names: Mapping[str, str]) -> dict[str, Any]:
         """The recipe as plain values with other names for its models; what was not given is left out.
 
@@ -162,7 +184,10 @@ def _renamed(value: Any, names: Mapping[str, str], key: str = "") -> Any:
     return names.get(value, value) if named else value
 
 
-_OWNERS: dict[str, type[BaseModel]] = {"models": Source, "sources": SliceSource, "slices": Slice, "modules": Module}
+_OWNERS: dict[str, type[BaseModel]] = {
+    "models": Source, "sources": SliceSource, "slices": Slice, "modules": Module, "tokenizer": Tokenizer,
+    "tokens": Embedding,
+}  # fmt: skip
 
 
 def read_recipe(text: str, where: str = WHERE) -> Recipe:
@@ -207,13 +232,7 @@ def _problem(item: Any, where: str) -> InputError:
     place = ".".join(path)
     at = f"{where}: {place}" if place else where
     if item["type"] == "extra_forbidden":
-        kinds: dict[str, type[BaseModel]] = {
-            "models": Source,
-            "sources": SliceSource,
-            "slices": Slice,
-            "modules": Module,
-        }
-        owner = next((kinds[part] for part in reversed(path[:-1]) if part in kinds), Recipe)
+        owner = next((_OWNERS[part] for part in reversed(path[:-1]) if part in _OWNERS), Recipe)
         near = difflib.get_close_matches(path[-1], owner.model_fields, n=1, cutoff=0.5)
         fix = f"Did you mean '{near[0]}'?" if near else f"Known here: {', '.join(owner.model_fields)}"
         return InputError(f"a recipe has no '{path[-1]:.60}' there", where=at, fix=fix)

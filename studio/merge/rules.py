@@ -14,6 +14,9 @@ from studio.merge.methods import MergeMethod, Parameter
 from studio.merge.recipe import WHERE, Recipe, SliceSource, Source, Values
 
 _FLAGS = ("true", "false")
+# Chat templates that come with mergekit; a test compares them with its folder.
+TEMPLATES = ("alpaca", "chatml", "exaone", "llama3", "mistral")
+_EPSILON = 0.15  # of DELLA where none is given
 
 
 def require_sense(recipe: Recipe, where: str = WHERE) -> None:
@@ -56,15 +59,17 @@ def _problems(recipe: Recipe, where: str) -> Iterator[InputError]:
             "this merge keeps the tokenizer and the chat template of its model", where=f"{where}: tokenizer",
             fix="Remove tokenizer, tokenizer_source and chat_template, or choose a merge_method of whole models",
         )  # fmt: skip
+    yield from _template(recipe.chat_template, where)
     for place, sources, base, scopes in recipe.parts:
         at = f"{where}: {place}"
         yield from _counts(method, sources, base, not isinstance(sources[0], SliceSource), at)
         yield from _ranges(sources, at)
         for number, source in enumerate(sources):
-            yield from _parameters(method, source.parameters, f"{at}.{number}.parameters")
+            yield from _parameters(method, source.parameters, f"{at}.{number}.parameters", own=True)
         if any(source.model != base for source in sources):
             yield from _required(method, sources, base, scopes, at)
         yield from _sums(method, sources, scopes, at)
+        yield from _chances(method, sources, base, scopes, at)
     for place, values in _shared(recipe):
         yield from _parameters(method, values, f"{where}: {place}parameters")
     merged = {*recipe.words, "union", "base"}
@@ -154,7 +159,7 @@ def _shared(recipe: Recipe) -> Iterator[tuple[str, Values]]:
             yield f"modules.{name}.slices.{at}.", one.parameters
 
 
-def _parameters(method: MergeMethod, values: Values, at: str) -> Iterator[InputError]:
+def _parameters(method: MergeMethod, values: Values, at: str, own: bool = False) -> Iterator[InputError]:
     known = [one.name for one in method.parameters]
     for name, value in values.items():
         parameter = method.parameter(name)
@@ -164,6 +169,11 @@ def _parameters(method: MergeMethod, values: Values, at: str) -> Iterator[InputE
             yield InputError(
                 f"{method.name or 'a recipe without merge_method'} has no parameter '{name!s:.60}'", where=at,
                 fix=f"Did you mean {near[0]}?" if near else listed,
+            )  # fmt: skip
+        elif own and not parameter.each:
+            yield InputError(
+                f"{method.name} has one {name} for all models, and would not read that of one model", where=at,
+                fix="Move it to the parameters of the recipe or of the slice",
             )  # fmt: skip
         elif problem := _setting(parameter, value, not method.of_adapters):
             yield InputError(f"{problem} (it is {value!r:.100})", where=f"{at}.{name}", fix=_form(parameter))
@@ -241,10 +251,36 @@ def _sums(method: MergeMethod, sources: Sequence[Source], scopes: Sequence[Value
         )  # fmt: skip
 
 
+def _chances(
+    method: MergeMethod, sources: Sequence[Source], base: str | None, scopes: Sequence[Values], at: str
+) -> Iterator[InputError]:
+    """DELLA keeps each change with a chance between density - epsilon and density + epsilon."""
+    if not (method.parameter("density") and method.parameter("epsilon")):
+        return
+    for source in sources:
+        values = [given(name, source.parameters, *scopes) for name in ("density", "epsilon")]
+        density, epsilon = _number(values[0]), _number(_EPSILON if values[1] is None else values[1])
+        if source.model == base or density is None or epsilon is None or not 0 < density < 1:
+            continue
+        if density - epsilon <= 0 or density + epsilon >= 1:
+            yield InputError(
+                f"density {density:g} ± epsilon {epsilon:g} of '{source.model}' is no chance between 0 and 1", where=at,
+                fix=f"Set an epsilon below {min(density, 1 - density):g}",
+            )  # fmt: skip
+
+
+def _template(name: str | None, where: str) -> Iterator[InputError]:
+    """mergekit logs what is no template, and the child would keep that of its first model."""
+    if name and name not in ("auto", *TEMPLATES) and (len(name) < 20 or "{" not in name):
+        near = difflib.get_close_matches(name, ("auto", *TEMPLATES), n=1, cutoff=0.5)
+        fix = f"Did you mean {near[0]}?" if near else f"Use auto, {', '.join(TEMPLATES)}, or a template's own text"
+        yield InputError(f"there is no chat template '{name:.60}'", where=f"{where}: chat_template", fix=fix)
+
+
 def _tokenizer_models(recipe: Recipe) -> Iterator[str]:
     if recipe.tokenizer_source:
         yield recipe.tokenizer_source
-    waiting: list[Any] = [recipe.tokenizer or {}]
+    waiting: list[Any] = [recipe.tokenizer.model_dump() if recipe.tokenizer else {}]
     while waiting:
         one = waiting.pop()
         if isinstance(one, dict):

@@ -168,6 +168,8 @@ def places(recipe: Recipe) -> dict[str, str]:
     shared = {one.name: recipe.parameters[one.name] for one in recipe.method.parameters
               if one.each and one.name in recipe.parameters}  # fmt: skip
     for at, source in enumerate(recipe.models or []):
+        if source.model == recipe.base_model and recipe.method.base != "none":
+            continue  # the base has no weight: all children would be the same
         found |= _numbers(shared | source.parameters, f"models.{at}.parameters", f" of {source.model}")
     for at, one in enumerate(recipe.slices or []):
         found |= _numbers(one.parameters, f"slices.{at}.parameters", f" of slice {at + 1}")

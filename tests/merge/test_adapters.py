@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from studio.chat.ask import job_target
 from studio.export.source import open_source
@@ -18,9 +19,9 @@ from studio.jobs.run.worker import JobContext
 from studio.jobs.store.folder import create_job
 from studio.merge.asking import prepare
 from studio.merge.job import merge
-from studio.merge.work.adapters import combine
+from studio.merge.work.adapters import combine, laid_out
 from studio.settings import Settings
-from tests.merge.made import put_run
+from tests.merge.made import SIZES, put_run
 
 WEIGHTS = {"a": 0.7, "b": -0.4}
 # Of one rank; of another rank and with rsLoRA; on other layers.
@@ -69,6 +70,15 @@ def changes(base: Path, adapter: Path) -> Changes:
 
 def total(parents: dict[str, Changes], weights: dict[str, float], name: str) -> torch.Tensor:
     return torch.stack([weight * parents[one][name] for one, weight in weights.items()]).sum(0)
+
+
+def test_a_base_model_without_weights_takes_no_memory(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8, "dtype": "bfloat16"}
+    LlamaConfig(**(SIZES | sizes)).save_pretrained(tmp_path)
+    before = psutil.Process().memory_info().rss
+    model = laid_out(str(tmp_path))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert psutil.Process().memory_info().rss - before < 0.1 * 4 * model.num_parameters()
 
 
 CASES = [WEIGHTS, {"a": 0.5, "c": 2.0}, {"c": 1.0, "a": 0.5}, {"d": 1.0, "e": 0.5}, {"a": 1.0, "b": 1.0, "c": 1.0}]

@@ -103,7 +103,35 @@ def test_other_templates_and_settings_are_told(one: Path, two: Path, tmp_path: P
     warnings = asked(one, other).warnings
     assert f"'{one}' and '{other}' have different chat templates; the child gets that of '{one}'" in warnings
     assert any("rms_norm_eps (1e-06 and 0.5)" in text for text in warnings)
+    for source in ("union", str(other)):  # mergekit's tokenizer is that of the base model, or of the one that is named
+        asked_of = asked(
+            one, other, merge_method="task_arithmetic", base_model=str(other), tokenizer={"source": source}
+        )
+        assert (
+            f"'{other}' and '{one}' have different chat templates; the child gets that of '{other}'"
+            in asked_of.warnings
+        )
     assert asked(one, two).warnings == []
+
+
+def test_a_head_of_one_model_alone_is_told_and_no_slices_are_taken_of_both(
+    one: Path, make_model: MakeModel, asked: Any, settings: Settings
+) -> None:
+    other = make_model(8, tie_word_embeddings=False)
+    for first, second in ((one, other), (other, one)):
+        assert asked(first, second).warnings == [
+            f"'{other}' alone has an output head of its own; the child gets one, too"
+        ]
+    slices = [{"sources": [{"model": str(folder), "layer_range": [0, 1]}]} for folder in (other, one)]
+    with pytest.raises(InputError, match=f"an output head of its own: yes in '{other}', no in '{one}'"):
+        prepare(json.dumps({"merge_method": "passthrough", "slices": slices}), settings)
+
+
+def test_tensors_that_either_lacks_are_told(one: Path, two: Path, tmp_path: Path, asked: Any) -> None:
+    other = copy(two, tmp_path)
+    save_file({**tensors(other), "extra.weight": torch.ones(2)}, other / "model.safetensors", {"format": "pt"})
+    assert asked(one, other).warnings == [f"'{one}' lacks 1 tensors of '{other}', such as extra.weight"]
+    assert asked(other, one).warnings == [f"'{one}' lacks 1 tensors of '{other}', such as extra.weight"]
 
 
 def test_a_slice_beyond_the_last_layer_is_refused(one: Path, settings: Settings) -> None:
@@ -127,6 +155,7 @@ PARENTS = {
     "nothing": ("nobody", "there is no run or model 'nobody'"),
     "a folder without a model": ("{folder}", "has no config.json"),
     "a step that is not there": ("orders@7", "has no usable checkpoint"),
+    "a model and an adapter": ("owner/name+owner/adapter", "Name an adapter by its folder alone"),
     "a reward model": ("scorer", "trained a reward model, which scores completions and cannot generate"),
 }
 
@@ -192,6 +221,7 @@ BESIDE = {
     ),
     "whole layers": ({"modules_to_save": ["lm_head"]}, "also has fully trained layers"),
     "patterns": ({"rank_pattern": {"q_proj": 2}}, "has ranks of its own for some layers"),
+    "a pattern of layers": ({"target_modules": r".*\.q_proj"}, "in a list and the other by a pattern"),
 }
 
 
@@ -206,6 +236,27 @@ def test_what_peft_would_leave_out_is_refused(
     with pytest.raises(InputError) as error:
         prepare(json.dumps({"merge_method": "adapter_linear", "models": models}), settings)
     assert said in error.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "tied", "refused"),
+    [
+        ({"target_modules": ["q_proj", "embed_tokens"]}, True, "embed_tokens"),
+        ({"target_modules": ["q_proj", "lm_head"]}, True, "lm_head"),
+        ({"target_modules": ["q_proj", "lm_head"]}, False, ""),
+        ({"modules_to_save": ["lm_head"]}, True, ""),
+    ],
+)
+def test_an_adapter_of_a_head_that_is_the_embedding_is_not_merged(
+    options: Any, tied: bool, refused: str, make_model: MakeModel, make_adapter: MakeModel, settings: Settings
+) -> None:
+    model = make_model(7, tie_word_embeddings=tied, vocab_size=49152)
+    text = json.dumps({"models": [{"model": str(make_adapter(3, model, **options))}]})
+    if not refused:
+        assert prepare(text, settings).warnings == []
+        return
+    with pytest.raises(InputError, match=f"changes {refused} alone, .* both would change"):
+        prepare(text, settings)
 
 
 def test_adapters_of_two_bases_and_whole_models_are_refused(

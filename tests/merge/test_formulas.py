@@ -230,8 +230,20 @@ def test_a_gradient_goes_from_the_first_layer_to_the_last(merged: Callable[..., 
 
 
 def test_what_mergekit_refuses_is_a_sentence(merged: Callable[..., Tensors]) -> None:
-    with pytest.raises(InputError, match="mergekit refuses the recipe: Epsilon must be chosen"):
-        merged(recipe("della", density=0.5, epsilon=0.6))
+    source = {"kind": "model_token", "model": "one", "token": "<none of this name>"}
+    text = json.loads(recipe("linear", base="")) | {"tokenizer": {"tokens": {"<new>": {"source": source}}}}
+    with pytest.raises(InputError, match="mergekit refuses the recipe: Token '<none of this name>' not found"):
+        merged(json.dumps(text))
+
+
+def test_tensors_that_mergekit_would_leave_out_are_refused(
+    merged: Callable[..., Tensors], work: Path, make_model: Callable[..., Path]
+) -> None:
+    folder = make_model(4, attention_bias=True)
+    link_checkpoint(folder, work / "biased", None, folder)
+    with pytest.raises(InputError, match=r"does not know 8 tensors .*, such as model.layers.0.self_attn.k_proj.bias"):
+        merged(recipe("linear", {"biased": 1}, base=""))
+    assert not list(work.glob("child-*/*.safetensors"))
 
 
 def test_numbers_that_are_none_are_refused(merged: Callable[..., Tensors]) -> None:

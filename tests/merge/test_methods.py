@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from importlib import resources
 from typing import Any, get_args
 
 import pytest
+from mergekit._data import chat_templates
 from mergekit.merge_methods import registered_methods
 from mergekit.merge_methods.base import BasePolicy, ParameterScope
 from peft.tuners.lora import LoraModel
 
 from studio.merge.methods import ADAPTERS, METHODS
+from studio.merge.rules import TEMPLATES
 
 THEIRS = {method.spec.name: method.spec for method in registered_methods()}
 BASES = {BasePolicy.REQUIRED: "required", BasePolicy.OPTIONAL: "optional", BasePolicy.IGNORED: "none"}
@@ -36,6 +39,11 @@ def test_a_method_is_as_mergekit_declares_it(name: str) -> None:
     assert {one.name: (one.kind, one.each, one.required) for one in ours.parameters} == {
         one.name: (kind_of(one.value_type), one.scope != ParameterScope.SHARED, one.required) for one in spec.parameters
     }
+
+
+def test_templates_are_those_that_come_with_mergekit() -> None:
+    names = [file.name for file in resources.files(chat_templates).iterdir()]
+    assert sorted(name.removesuffix(".jinja") for name in names if name.endswith(".jinja")) == sorted(TEMPLATES)
 
 
 def test_methods_of_adapters_are_pefts() -> None:

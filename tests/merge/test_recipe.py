@@ -97,6 +97,25 @@ WRONG = {
         "different numbers of layers: 1 and 2",
     ),
     "a tokenizer from elsewhere": (TWO + "merge_method: linear\ntokenizer_source: c", "not one of the merged models"),
+    "an unknown key of the tokenizer": (
+        TWO + "merge_method: linear\ntokenizer: {source: a, pad_to_multiple: 8}", "Did you mean 'pad_to_multiple_of'?",
+    ),
+    "an unknown key of a token": (
+        TWO + "merge_method: linear\ntokenizer: {tokens: {<x>: {sorce: a}}}", "Did you mean 'source'?",
+    ),
+    "what mergekit does not read": (
+        "merge_method: passthrough\nslices: [{residual_weight: 0.5, sources: [{model: a, layer_range: [0, 1]}]}]",
+        "a recipe has no 'residual_weight' there",
+    ),
+    "an unknown template": (TWO + "merge_method: linear\nchat_template: chatlm", "Did you mean chatml?"),
+    "a model's own value of a shared parameter": (
+        "merge_method: slerp\nbase_model: a\nparameters: {t: 1}\nmodels: [{model: a, parameters: {t: 0}}, {model: b}]",
+        "slerp has one t for all models",
+    ),
+    "chances beyond 1": (
+        TWO + "merge_method: della\nbase_model: c\nparameters: {density: 0.9}",
+        "density 0.9 ± epsilon 0.15 of 'a' is no chance between 0 and 1",
+    ),
     "a tokenizer of a merged adapter": ("models: [{model: a}]\nchat_template: chatml", "keeps the tokenizer"),
     "one adapter": ("merge_method: adapter_cat\nmodels: [{model: a}]\nparameters: {weight: 1}", "at least 2 models"),
     "pruning without a density": (TWO + "merge_method: adapter_ties", "adapter_ties needs the parameter density"),

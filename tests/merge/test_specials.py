@@ -57,6 +57,14 @@ def test_without_texts_the_childs_own_tokens_count(tmp_path: Path) -> None:
     assert found == {"eos_token_id": 6, "pad_token_id": None}
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_that_was_merged_is_read(tmp_path: Path, tied: bool) -> None:
+    first = put(tmp_path / "first", OF_FIRST, config={"tie_word_embeddings": True})
+    child = put(tmp_path / "child", OF_CHILD, config={})
+    complete(child, first, read_recipe(RECIPE), "float32", tied)
+    assert json.loads((child / "config.json").read_text())["tie_word_embeddings"] is tied
+
+
 @pytest.mark.parametrize(("own", "end"), [(True, 5), (False, 2)])
 def test_both_configs_of_a_child_have_its_ids(tmp_path: Path, own: bool, end: int) -> None:
     ids = {"eos_token_id": 2, "bos_token_id": 1}

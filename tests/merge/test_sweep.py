@@ -73,6 +73,8 @@ def test_what_can_be_varied_has_a_name() -> None:
     }  # fmt: skip
     shared = "merge_method: linear\nmodels: [{model: a}, {model: b}]\nparameters: {weight: 1}"
     assert list(places(read_recipe(shared)).values()) == ["weight of a", "weight of b", "weight"]
+    listed = "merge_method: ties\nbase_model: a\nmodels: [{model: a}, {model: b}]\nparameters: {weight: 1}"
+    assert list(places(read_recipe(listed)).values()) == ["weight of b", "weight"]
     slices = "merge_method: passthrough\nslices: [{sources: [{model: a, layer_range: [0, 1], parameters: {scale: 2}}]}]"
     assert places(read_recipe(slices)) == {"slices.0.sources.0.parameters.scale": "scale of a in slice 1"}
 

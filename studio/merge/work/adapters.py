@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 from transformers.initialization import no_init_weights
@@ -21,6 +22,17 @@ from studio.models.inspect.headers import read_header
 
 CONFIG = "adapter_config.json"
 _NAME = "studio_child"
+
+
+def laid_out(folder: str) -> Any:
+    """Return a model without weights, in float32 at once: converting it would write every number of it.
+
+    Args:
+        folder: with its config.json.
+    """
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with no_init_weights():
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def combine(request: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -38,10 +50,7 @@ def combine(request: dict[str, Any], report: Report) -> dict[str, Any]:
         InputError: PEFT cannot combine them.
     """
     set_seed(request["seed"])
-    config = AutoConfig.from_pretrained(request["base"], local_files_only=True)
-    with no_init_weights():
-        model = AutoModelForCausalLM.from_config(config)
-    model = model.float()
+    model = laid_out(request["base"])
     # No part of a layer's name, as a number would be: PEFT drops what is called like another adapter when it saves.
     names = [f"parent_{number}" for number in range(len(request["adapters"]))]
     peft_model: Any = None

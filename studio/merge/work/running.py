@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from mergekit.architecture import get_architecture_info
+from mergekit.architecture.auto import get_transformers_info
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
@@ -24,6 +26,7 @@ from studio.export.gguf.checkpoint import weight_files
 from studio.export.gguf.shards import parts_of, tensors_of
 from studio.export.steps import Report, serve_step
 from studio.merge.recipe import write_recipe
+from studio.models.inspect.headers import read_tensors
 
 # mergekit's own bar, the only thing that says how far it is.
 _BAR = re.compile(r"Executing graph: .*?(\d+)/(\d+)")
@@ -74,7 +77,7 @@ def merge_models(request: dict[str, Any], report: Report) -> dict[str, Any]:
         {"recipe": YAML, "tensors", "parameters", "device"}.
 
     Raises:
-        InputError: mergekit refuses the recipe, or the result has numbers that are none.
+        InputError: mergekit refuses the recipe or would leave tensors out, or the result has numbers that are none.
     """
     os.chdir(request["folder"])
     text = write_recipe(request["recipe"])
@@ -84,10 +87,14 @@ def merge_models(request: dict[str, Any], report: Report) -> dict[str, Any]:
     )  # fmt: skip
     before, sys.stderr = sys.stderr, _Bar(sys.stderr, report)
     try:
-        run_merge(InOrder.model_validate(request["recipe"]), request["target"], options)
+        recipe = InOrder.model_validate(request["recipe"])
+        _require_known(recipe, options)
+        run_merge(recipe, request["target"], options)
     except (OSError, SafetensorError) as error:
         raise StudioError(f"the merge could not be written: {error}", fix="Free some space, and merge again") from error
-    except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+    except (
+        ValueError, RuntimeError, TypeError, KeyError, AttributeError, NotImplementedError, AssertionError
+    ) as error:  # fmt: skip
         raise InputError(
             f"mergekit refuses the recipe: {_in_a_line(error)}", where="recipe",
             fix="The job's log has its messages",
@@ -96,6 +103,26 @@ def merge_models(request: dict[str, Any], report: Report) -> dict[str, Any]:
         sys.stderr = before
     tensors, numbers = _require_numbers(Path(request["target"]))
     return {"recipe": text, "tensors": tensors, "parameters": numbers, "device": options.device}
+
+
+def _require_known(recipe: InOrder, options: MergeOptions) -> None:
+    """See that mergekit knows every tensor: it writes those of its own list for an architecture, and no others.
+
+    Its Llama has no biases, for example; a child without them would be filled with zeros when it is loaded. What the
+    model itself does not read, such as buffers of an older checkpoint, may be left out.
+    """
+    architecture = get_architecture_info(recipe, options)
+    for model in recipe.referenced_models():
+        weights = architecture.all_weights(model.config(trust_remote_code=False))
+        known = {name for one in weights for name in (one.name, *(one.aliases or ()), *(one.tied_names or ()))}
+        *_, needed = get_transformers_info(model, options)
+        stored = {tensor.name for tensor in read_tensors(Path(model.model.path))}
+        if lost := sorted((stored & set(needed or ())) - known):
+            raise InputError(
+                f"mergekit does not know {len(lost)} tensors of this architecture, such as {lost[0]}, and the child "
+                "would lack them",
+                where="recipe", fix="Combine the runs as adapters, for example with merge_method: adapter_cat",
+            )  # fmt: skip
 
 
 def _require_numbers(folder: Path) -> tuple[int, int]:
