@@ -145,7 +145,7 @@ def gated_mlps(
     known: dict[tuple[Any, ...], bool | None] = {}
     for module in model.modules():
         down = getattr(module, "down_proj", None)
-        first = getattr(module, "gate_proj", getattr(module, "gate_up_proj", None))
+        first: Any = getattr(module, "gate_proj", getattr(module, "gate_up_proj", None))
         weight = getattr(first, "weight", None)
         if not isinstance(down, nn.Module) or not isinstance(weight, torch.Tensor) or weight.device.type != device:
             continue
@@ -178,8 +178,8 @@ def _mlp(module: Any, gelu: bool, gate: Gate) -> Forward:
     both = getattr(module, "gate_up_proj", None)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        given = (module.gate_proj(x), module.up_proj(x)) if both is None else both(x).chunk(2, -1)
-        made: torch.Tensor = module.down_proj(gate(*given, gelu))
+        first, second = (module.gate_proj(x), module.up_proj(x)) if both is None else both(x).chunk(2, -1)
+        made: torch.Tensor = module.down_proj(gate(first, second, gelu))
         return made
 
     return forward

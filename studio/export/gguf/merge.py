@@ -27,6 +27,7 @@ from studio.models.inspect.headers import SAFE
 from studio.patterns import Patterns
 
 _PREFIX = "base_model.model."
+_HEADS = ("lm_head", "embed_out")
 _HALVES = {".lora_A.weight": "a", ".lora_B.weight": "b", ".lora_magnitude_vector": "magnitude"}
 
 
@@ -139,6 +140,8 @@ def read_delta(adapter: Path, config: dict[str, Any], model_config: dict[str, An
         if tensor.dim() > 2:
             raise UncoveredError(f"{key} belongs to a convolution")
         module = name.removesuffix(suffix)
+        if module in _HEADS and model_config.get("tie_word_embeddings") is not False:
+            raise UncoveredError(f"{module} may be one tensor with the embedding")
         part = found.modules.setdefault(module, ModuleDelta(scale_of(module, config)))
         setattr(part, _HALVES[suffix], tensor)
     return found
@@ -206,6 +209,7 @@ def _through_peft(base: Path, adapter: Path, target: Path, form: Form) -> dict[s
     require_quick_adapter(adapter, model)
     try:
         peft_model = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+        _untie(peft_model)
         merged = peft_model.merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError, KeyError) as error:
         raise InputError(
@@ -217,6 +221,24 @@ def _through_peft(base: Path, adapter: Path, target: Path, form: Form) -> dict[s
         _require_half(merged)
     merged.to(DTYPES[form.dtype]).save_pretrained(target, max_shard_size=form.shard_bytes)
     return {"method": "peft", "merged": len(peft_model.targeted_module_names), "kept_wide": []}
+
+
+def _untie(peft_model: Any) -> None:
+    """Part embedding and output head of one tensor where an adapter changes one of them: both would change.
+
+    They stay one where it was trained to change both alike (`ensure_weight_tying`).
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model = peft_model.get_base_model()
+    layers = model.get_input_embeddings(), model.get_output_embeddings()
+    alike = getattr(peft_model.peft_config["default"], "ensure_weight_tying", False)
+    if alike or not any(isinstance(layer, BaseTunerLayer) for layer in layers):
+        return
+    embedding, head = (layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer for layer in layers)
+    if getattr(head, "weight", None) is embedding.weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False
 
 
 def _require_half(model: torch.nn.Module) -> None:

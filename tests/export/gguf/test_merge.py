@@ -51,7 +51,7 @@ def make_adapter(base: Path, folder: Path, **options: Any) -> Path:
     config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | options)
     wrapped = perturb(get_peft_model(model, config), 0.1)
     for name, parameter in wrapped.named_parameters():
-        if parameter.requires_grad and name.endswith(".bias"):
+        if parameter.requires_grad and (name.endswith(".bias") or "lora_embedding" in name):
             torch.nn.init.normal_(parameter, std=0.1)
     wrapped.save_pretrained(folder)
     return folder
@@ -90,6 +90,30 @@ def test_what_is_not_covered_goes_through_peft(options: dict[str, Any], tiny: Pa
     assert answer["reason"]
     ours, theirs = read(tmp_path / "out"), merged_by_peft(tiny, adapter)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["one tensor", "stored twice"])
+@pytest.mark.parametrize("layers", [["q_proj", "lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head"]], ids=str)
+def test_of_a_tensor_for_embedding_and_head_only_what_was_adapted_changes(
+    layers: list[str], stored: bool, tiny: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    config = LlamaConfig.from_pretrained(tiny, tie_word_embeddings=True)
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(base)
+    if stored:
+        tensors = load_file(base / "model.safetensors")
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    adapter = make_adapter(base, tmp_path / "adapter", target_modules=layers)
+    assert merge_adapter(base, adapter, tmp_path / "out", Form("float32"), no_report)["method"] == "peft"
+    ids = torch.arange(20)[None]
+    loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    plain = loaded(ids).logits
+    expected = PeftModel.from_pretrained(loaded, str(adapter)).eval()(ids).logits
+    child = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    torch.testing.assert_close(child(ids).logits, expected, rtol=1e-4, atol=1e-5)
+    assert not child.config.tie_word_embeddings and not torch.allclose(expected, plain, atol=1e-2)
 
 
 def test_an_adapter_tensor_that_fits_nowhere_is_never_left_out(tiny: Path, tmp_path: Path) -> None:
