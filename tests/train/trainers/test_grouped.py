@@ -39,8 +39,8 @@ ROWS = {
     "sft": CHATS, "pretrain": TEXTS, "dpo": PAIRS, "reward": PAIRS, "orpo": PAIRS, "simpo": PAIRS, "kto": PAIRS,
     "grpo": SUMS,
 }  # fmt: skip
-# A pair is two answers to kto; grpo writes two to a prompt, and leaves out prompts that fill no batch.
-UPDATES = {"kto": 6, "grpo": 5}
+# A pair is two answers to kto; grpo writes two to a prompt, and fills the last batch up from the epoch's first prompts.
+UPDATES = {"kto": 6, "grpo": 6}
 OPTIONS = {
     "grpo": {
         "rewards": ["length"], "reward_length": 6, "num_generations": 2, "max_completion_length": 8, "beta": 0.1,
