@@ -91,6 +91,21 @@ def mix(config: DataConfig, counts: Sequence[int], seed: int) -> list[Place]:
     return [(at, next(rows[at])) for at in order]
 
 
+def mixed_counts(config: DataConfig, counts: Sequence[int]) -> list[int]:
+    """Return about how many examples `mix` takes of each set, without making its order.
+
+    Args:
+        config: as `mix` has it.
+        counts: (sets,) rows of each set that can be trained on.
+    """
+    if not is_mixed(config):
+        return list(counts)
+    weights = [source.weight or 1.0 for source in config.train]
+    totals = [count / weight for count, weight in zip(counts, weights, strict=True)]
+    whole = max(totals) if config.stopping_strategy == "all_exhausted" else min(totals)
+    return [round(whole * weight) for weight in weights]
+
+
 def rows_findings(sources: Sequence[tuple[DataSource, Located, SourceReport]]) -> list[Finding]:
     """Say of each source that has fewer rows than were asked for that all of them are used.
 

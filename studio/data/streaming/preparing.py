@@ -28,7 +28,7 @@ from studio.data.prepare.units import Unit
 from studio.data.report import DataReport, Finding, SourceReport, summarize_lengths
 from studio.data.sources.held import in_blocks
 from studio.data.sources.locate import Located
-from studio.data.sources.mixing import choose_rows, is_mixed, mix, rows_findings
+from studio.data.sources.mixing import choose_rows, is_mixed, mix, mix_findings, rows_findings
 from studio.data.sources.reading import Reading, in_turns
 from studio.data.streaming.rows import RowPool, StreamedRows
 from studio.data.streaming.shards import How, Shard, are_open, joined_sha256, open_shards
@@ -151,9 +151,10 @@ def prepare_streamed(
     first = _looked(train, order, _LOOKED_CHARACTERS, lambda rows: tell("tokenizing", rows, None))
     some = _looked(held, range(min(len(held), SEEN_ROWS)), _LOOKED_VALIDATION, lambda rows: None)
     shards = [shard for one in opened for shard in one.shards]
-    longest, total = max(shard.longest for shard in shards), sum(shard.characters for shard in shards)
+    longest, total = max(shard.longest for shard in shards), pool.characters(train_places)
     estimate = _estimated(train, held, first, some, longest, total, config)
     report = _report(config, opened, chosen, estimate, [unit for unit, _ in (*first, *some)])
+    _count_used(report.sources, [one.count for one in opened], train_places, held_places)
     report.seed = seed
     if any(one.chat for one in shards) and masker.train_on != "all":
         report.stop_text = masker.stop_text()
@@ -162,6 +163,7 @@ def prepare_streamed(
     report.findings += rows_findings(
         [(one.source, one.located, said) for one, said in zip(opened, report.sources, strict=True)]
     )
+    report.findings += mix_findings(report.sources)
     report.findings += text_findings(zip((one.located for one in opened), report.sources, strict=True))
     report.findings += template_findings(tokenizer, config.template)
     kept = [row for row in map(train.within, (unit for unit, _ in (*first, *some))) if row is not None]
@@ -235,7 +237,7 @@ def _estimated(
     Args:
         train, held: all rows of training and of validation.
         first, some: those of them that were looked at, with their characters.
-        longest, total: characters of the longest row, and of all rows.
+        longest, total: characters of the longest row, and of all examples of an epoch.
         config: section `data`.
 
     Raises:
@@ -248,8 +250,8 @@ def _estimated(
             fix="Raise data.max_length, or use shorter rows",
         )  # fmt: skip
     tokens, characters = sum(unit.length for unit, _ in first), max(1, sum(size for _, size in first))
-    # All rows have this many times the characters of those that were looked at.
-    times = max(1.0, total * len(train) / max(1, len(train) + len(held)) / characters)
+    # All examples have this many times the characters of those that were looked at.
+    times = max(1.0, total / characters)
     most = max(math.ceil(MARGIN * longest * tokens / characters), *(unit.length for unit, _ in (*first, *some)))
     return Estimate(
         count=len(train),
@@ -275,6 +277,19 @@ def _report(
     report.findings += Notes().add(looked).findings()
     report.findings += unused_keys(sum((shard.unread for one in opened for shard in one.shards), Unread()))
     return report
+
+
+def _count_used(sources: Sequence[SourceReport], counts: Sequence[int], train: Any, held: Any) -> None:
+    """Count in each source's report which of its rows are used, and how often; numbers are those of the pool."""
+    import numpy as np
+
+    start = 0
+    for source, count in zip(sources, counts, strict=True):
+        own, away = (rows[(rows >= start) & (rows < start + count)] for rows in (train, held))
+        used = len(np.unique(own))
+        source.kept = used + len(away)
+        source.unused, source.repeated = source.chosen - source.kept, len(own) - used
+        start += count
 
 
 def _source(one: Opened, chosen: int, trained: bool) -> SourceReport:

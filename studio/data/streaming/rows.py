@@ -65,6 +65,19 @@ class RowPool:
         at = bisect_right(self._starts, number) - 1
         return int(self._shards[at][1].sizes[number - self._starts[at]])
 
+    def characters(self, numbers: Any) -> int:
+        """Return how many characters some rows have together; a row counts as often as it is there.
+
+        Args:
+            numbers: (N,) numpy array of whole numbers.
+        """
+        import numpy as np
+
+        ordered = np.sort(numbers)
+        ends = np.searchsorted(ordered, [*self._starts, self.count])
+        parts = zip(self._shards, self._starts, ends, ends[1:], strict=False)
+        return sum(int(shard.sizes[ordered[begin:end] - start].sum()) for (_, shard), start, begin, end in parts)
+
     def units(self, numbers: Sequence[int]) -> list[Unit | InputError]:
         """Return rows as tokens, before any cut; for one that cannot be used the reason.
 

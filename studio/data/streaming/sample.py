@@ -26,7 +26,7 @@ from studio.data.readers.row import RowNumber
 from studio.data.report import DataReport, Finding, SourceReport, summarize_lengths
 from studio.data.sources.held import characters, in_blocks
 from studio.data.sources.locate import Located
-from studio.data.sources.mixing import rows_findings
+from studio.data.sources.mixing import mixed_counts, rows_findings
 from studio.data.sources.parsing import SHOWN_ERRORS, raise_all
 from studio.data.sources.reading import in_turns
 from studio.data.streaming.preparing import (
@@ -170,15 +170,16 @@ def _estimated(config: DataConfig, figures: Sequence[tuple[bool, int, int, list[
     count = held = tokens = supervised = 0
     each: list[int] = []
     longest = 1
-    for trained, rows, looked, units in figures:
+    aways = [round(rows * share) for trained, rows, *_ in figures if trained]
+    mixed = mixed_counts(config, [rows - away for (_, rows, *_), away in zip(figures, aways, strict=False)])
+    for at, (trained, rows, looked, units) in enumerate(figures):
         longest = max(longest, *(unit.length for unit in units))
         if not trained:
             held += rows
             continue
         kept = [one for one in (within(unit, config.limit, cut) for unit in units) if one is not None]
-        away = round(rows * share)
-        times = (rows - away) / max(1, looked)
-        count, held = count + rows - away, held + away
+        times = mixed[at] / max(1, looked)
+        count, held = count + mixed[at], held + aways[at]
         tokens += round(times * sum(unit.tokens for unit in kept))
         supervised += round(times * sum(unit.supervised for unit in kept))
         each += [unit.length for unit in kept]

@@ -78,7 +78,6 @@ class Shard:
         folder: of its index; the tokens of its rows lie there too.
         count: rows.
         longest: characters of its longest row.
-        characters: of all rows.
         sha256: of the file.
         unread: keys that were not read.
         chat: whether its first row is a conversation.
@@ -90,7 +89,6 @@ class Shard:
         self.file, self.folder, self._how, self._before = file, folder, how, before
         self.count: int = about["count"]
         self.longest: int = about["longest"]
-        self.characters: int = about["characters"]
         self.sha256: str = about["sha256"]
         self.chat: bool = about["chat"]
         self.read_as = about["read_as"]
@@ -242,7 +240,7 @@ def _build(file: Path, folder: Path, how: How, before: int, on_rows: Callable[[i
 
 def _pass(file: Path, folder: Path, how: How, before: int, on_rows: Callable[[int], None]) -> dict[str, Any]:
     """Understand every row and write where it ends; returns what `Shard` reads of it."""
-    count = longest = total = bad = 0
+    count = longest = bad = 0
     unread, errors = Unread(), list[InputError]()
     copied = chat = False
     with contextlib.ExitStack() as stack:
@@ -273,7 +271,7 @@ def _pass(file: Path, folder: Path, how: How, before: int, on_rows: Callable[[in
             chat = example.messages is not None if count == 1 else chat
             unread.add(example)
             size = characters(example)
-            longest, total = max(longest, size), total + size
+            longest = max(longest, size)
             for name, value in (("ends", end), ("numbers", number), ("sizes", size)):
                 kept[name].append(value)
             if count % _AT_ONCE == 0:
@@ -287,7 +285,7 @@ def _pass(file: Path, folder: Path, how: How, before: int, on_rows: Callable[[in
         raise no_rows(file, kind_of_file(file))
     on_rows(count)
     return {
-        "count": count, "longest": longest, "characters": total, "copied": copied, "unread": dict(unread.counts),
+        "count": count, "longest": longest, "copied": copied, "unread": dict(unread.counts),
         "lost": dict(unread.lost), "rated": unread.rated, "chat": chat, "read_as": how.reading.read_as,
     }  # fmt: skip
 

@@ -86,37 +86,66 @@ class Supervisor:
         self._began: dict[str, float] = {}  # monotonic time at which a job without a process was first seen
         self._held: float | None = None  # since when the lock of the line was not to be had, in monotonic seconds
         self._told: set[str] = set()  # jobs that were told why they wait
+        self._noted: set[tuple[str, int | None]] = set()  # jobs and errors that the log has
 
     def step(self) -> bool:
         """Look once at every unfinished job; return True while there is one, or may be one soon."""
         queued: list[JobFolder] = []
         taken: list[str] = []
+        stuck = False
         for job in self._index.look()[0]:
-            state = job.state()
-            if state.final:
-                self._forget(job)
-            elif state.status == "queued":
-                queued.append(job)
-            elif self._is_gone(job, state):
-                self._bury(job)
-            else:
-                taken.append(state.device)
-                self._press_stop(job, state)
-        for job in [job for job in queued if job.stop_path.exists()]:
-            again = job.state().attempt > 1
-            fix = _may_go_on(job) if again and self._asks_for(job) == NOWHERE else ""
-            self._close(job, "stopped", f"it was stopped before it {'resumed' if again else 'started'}", fix=fix)
-            queued.remove(job)
+            try:
+                self._look_at(job, queued, taken)
+            except OSError as error:  # of its folder: the other jobs have theirs
+                self._note(job, error)
+                stuck = True
         if queued:
             line = in_line(queued, self.settings.home)
             able = assign([(job.id, self._asks_for(job)) for job in line], self._known_devices(), taken)
             for job in line:
                 if job.id in able:
-                    self._start(job)
+                    try:
+                        self._start(job)
+                    except OSError as error:
+                        self._note(job, error)
         ahead = wanted_ahead(self.settings.home)
         if ahead and not taken:
             self._starter.get_ready(self._known_devices())
-        return bool(taken or queued or ahead)
+        return bool(taken or queued or ahead or stuck)
+
+    def _look_at(self, job: JobFolder, queued: list[JobFolder], taken: list[str]) -> None:
+        """See to one job: bury it, press its stop, or note that it waits or that its device is taken."""
+        state = job.state()
+        if state.final and not self._closes_down(job):
+            self._forget(job)
+        elif state.final or (state.status == "queued" and self._closes_down(job)):  # maybe resumed already
+            taken.append(state.device)
+        elif state.status == "queued" and job.stop_path.exists():
+            again = state.attempt > 1
+            fix = _may_go_on(job) if again and self._asks_for(job) == NOWHERE else ""
+            self._close(job, "stopped", f"it was stopped before it {'resumed' if again else 'started'}", fix=fix)
+        elif state.status == "queued":
+            queued.append(job)
+        elif self._is_gone(job, state):
+            self._bury(job)
+        else:
+            taken.append(state.device)
+            self._press_stop(job, state)
+
+    def _closes_down(self, job: JobFolder) -> bool:
+        """Whether a job that is over, or waits to go on, still has a process; it is ended if that lasts."""
+        child = self._children.get(job.id)
+        if child is None or not child.runs():
+            return False
+        if time.monotonic() - self._began.setdefault(job.id, time.monotonic()) > TERM_SECONDS:
+            kill_all(job.path, child.pid)
+        return True
+
+    def _note(self, job: JobFolder, error: OSError) -> None:
+        """Say in the log, once, why nothing can be done for a job."""
+        if (job.id, error.errno) not in self._noted:
+            self._noted.add((job.id, error.errno))
+            print(f"{time.strftime('%H:%M:%S')}  {job.id}: {error}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Keep nothing ready any more; what runs goes on."""
@@ -135,13 +164,17 @@ class Supervisor:
             return self._close(
                 job, "failed", said, fix="Replace the link with a file or folder, or start the job again"
             )
-        expect_end(self.settings, job)
+        self._began.pop(job.id, None)
         try:
+            expect_end(self.settings, job)
             launch = self._children[job.id] = self._starter.start(job, device, self._asks_for(job))
-            if launch.waiting:
-                _tell(job, "phase", phase=LIBRARIES, state="begin", done=0, total=None, unit="")
         except StudioError as error:
-            self._close(job, "failed", error.what, fix=error.fix)
+            return self._close(job, "failed", error.what, fix=error.fix)
+        except OSError as error:  # no process could be started
+            found = from_exception(error)
+            return self._close(job, "failed", found.reason, fix=found.fix)
+        if launch.waiting:
+            _tell(job, "phase", phase=LIBRARIES, state="begin", done=0, total=None, unit="")
 
     def _claim(self, job: JobFolder) -> Device | None:
         """Make a waiting job a starting one, if it still waits and a device for it is still free.
@@ -154,8 +187,7 @@ class Supervisor:
                 state = job.state()
                 if state.status != "queued" or job.stop_path.exists():
                     return None
-                others = [other.state() for other in self._index.look()[0]]
-                taken = [other.device for other in others if other.status in ACTIVE]
+                taken = self._taken()
                 device = assign([(job.id, self._asks_for(job))], self._known_devices(), taken).get(job.id)
                 if device is not None:
                     log = size_of(job.log_path)
@@ -165,6 +197,16 @@ class Supervisor:
         except HeldError as error:  # somebody changes the line just now: at the next look
             self._tell_held(job, error)
             return None
+
+    def _taken(self) -> list[str]:
+        """The devices of jobs that run, or whose processes are not gone yet."""
+        found = []
+        for job in self._index.look()[0]:
+            with contextlib.suppress(OSError):  # of its folder, which says nothing of this one
+                state = job.state()
+                if (state.status in ACTIVE and not self._is_gone(job, state)) or self._closes_down(job):
+                    found.append(state.device)
+        return found
 
     def _tell_held(self, job: JobFolder, error: HeldError) -> None:
         """Say in a waiting job's events, once, who keeps it from starting, if that lasts."""
@@ -243,12 +285,9 @@ class Supervisor:
         self._forget(job)
 
     def _forget(self, job: JobFolder) -> None:
-        child = self._children.get(job.id)
-        if child is not None and child.runs():  # the state is final but the process is still closing down
-            if time.monotonic() - self._began.setdefault(job.id, time.monotonic()) > TERM_SECONDS:
-                kill_all(job.path, child.pid)
+        if self._closes_down(job):
             return
-        if child is not None or job.id in self._stops:
+        if job.id in self._children or job.id in self._stops:
             kill_all(job.path, session=job.state().pid)
         self._children.pop(job.id, None)
         self._stops.pop(job.id, None)

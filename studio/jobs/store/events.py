@@ -61,7 +61,8 @@ def read_events(path: Path, offset: int = 0, limit: int = PAGE_BYTES) -> tuple[l
 def read_lines(path: Path, offset: int, limit: int = PAGE_BYTES) -> tuple[list[bytes], int]:
     """Read the whole lines after `offset` without their ends; the same rules as `read_events`.
 
-    A line longer than a page and than `LINE_BYTES` comes in pieces. A link or a pipe is as good as no file.
+    A line longer than a page and than `LINE_BYTES` comes in pieces. A link, a pipe or a file that may not be read is as
+    good as none.
 
     Args:
         path: of a text file that is only appended to.
@@ -76,7 +77,7 @@ def read_lines(path: Path, offset: int, limit: int = PAGE_BYTES) -> tuple[list[b
             chunk = file.read(limit)
             if len(chunk) == limit and b"\n" not in chunk:
                 chunk += file.readline(max(0, LINE_BYTES - limit))  # one line longer than a page
-    except (FileNotFoundError, InputError):
+    except (FileNotFoundError, PermissionError, InputError):
         return [], 0
     end = chunk.rfind(b"\n") + 1
     if not end and len(chunk) >= LINE_BYTES:

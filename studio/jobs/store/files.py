@@ -58,8 +58,9 @@ def read_json(path: Path) -> Any:
     """Read a JSON file of ours; None when it is not there.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged, larger than a job's files are, or a link or a pipe instead of a file.
+        OSError: the disk does not answer.
+        ValueError: it is damaged, larger than a job's files are, another user's alone, or no file but a folder, a link
+            or a pipe.
     """
     try:
         with open_in(path.parent, path.name) as file:
@@ -68,6 +69,8 @@ def read_json(path: Path) -> Any:
         return None
     except InputError as error:
         raise ValueError(error.sentence) from error
+    except (PermissionError, IsADirectoryError) as error:  # one such file must not hide all the others
+        raise ValueError(f"{path.name}: {error.strerror}") from error
 
 
 def write_reserve(folder: Path) -> None:

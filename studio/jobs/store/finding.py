@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from studio.errors import InputError
-from studio.jobs.store.folder import JobFolder
+from studio.jobs.store.folder import JobFolder, is_made
 from studio.jobs.store.request import ANSWERING_KINDS, KINDS, Kind
 
 
 def list_jobs(jobs: Path) -> list[JobFolder]:
     """Return all jobs, newest first.
 
-    Folders without state.json are still being made and are left out; those with a dot are being removed.
+    Folders that are still being made are left out, and those with a dot, which are being removed.
     """
     if not jobs.is_dir():
         return []
     found = [path for path in jobs.iterdir() if not path.name.startswith(".")]
-    return [JobFolder(path) for path in sorted(found, reverse=True) if (path / "state.json").exists()]
+    return [JobFolder(path) for path in sorted(found, reverse=True) if is_made(path)]
 
 
 def jobs_of_kind(jobs: Path, kind: Kind) -> list[JobFolder]:
@@ -78,7 +77,7 @@ def job_of_id(jobs: Path, wanted: str) -> JobFolder | None:
     if not wanted or wanted.startswith(".") or "\0" in wanted or Path(wanted).name != wanted:
         return None
     job = JobFolder(jobs / wanted)
-    return job if os.access(job.state_path, os.F_OK) else None  # Path.exists raises for a name that is too long
+    return job if is_made(job.path) else None
 
 
 def find_own(jobs: Path, wanted: str) -> JobFolder:

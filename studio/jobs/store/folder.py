@@ -7,6 +7,7 @@ copied to another machine and read there.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import time
@@ -241,6 +242,13 @@ def create_job(
         shutil.rmtree(path, ignore_errors=True)
         raise
     return job
+
+
+def is_made(folder: str | Path) -> bool:
+    """Whether a job's folder has a state.json, or may not be looked into: then it is a job that is shown as lost."""
+    # Not `Path.exists`: that raises for what may not be looked into.
+    here = os.access(f"{folder}/state.json", os.F_OK)
+    return here or (Path(folder).is_dir() and not os.access(folder, os.X_OK))
 
 
 def folder_name(name: str) -> str:

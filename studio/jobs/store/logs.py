@@ -49,7 +49,7 @@ def read_tail(log: Path, size: int = TAIL_BYTES, start: int = 0) -> Tail:
                     break
                 newlines, left = newlines + chunk.count(b"\n"), left - len(chunk)
             return Tail(file.read().decode("utf-8", errors="replace"), newlines + 1)
-    except (FileNotFoundError, InputError):
+    except (FileNotFoundError, PermissionError, InputError):
         return Tail("", 1)
 
 
@@ -72,7 +72,7 @@ def lines_around(log: Path, line: int, before: int = 200, after: int = 200) -> t
                 found.append(text.rstrip(b"\r\n").rpartition(b"\r")[2].decode("utf-8", errors="replace"))
                 while text and not text.endswith(b"\n"):  # the rest of a very long line
                     text = file.readline(CHUNK_BYTES)
-    except (FileNotFoundError, InputError):
+    except (FileNotFoundError, PermissionError, InputError):
         return first, []
     return first, found
 

@@ -70,7 +70,7 @@ class JobState:
 
 
 def read_state(path: Path) -> JobState:
-    """Read state.json; a job whose file is missing or damaged counts as lost.
+    """Read state.json; a job whose file is missing, damaged or another user's alone counts as lost.
 
     Fields that a later version wrote are ignored.
     """
@@ -79,7 +79,7 @@ def read_state(path: Path) -> JobState:
     except ValueError:
         raw = {}
     if not isinstance(raw, dict) or raw.get("status") not in get_args(Status):
-        what = "missing" if raw is None else "damaged"
+        what = "missing" if raw is None else "damaged, or may not be read"
         return JobState(status="lost", reason=f"the job's state file is {what}", created=0.0)
     known = {one.name for one in fields(JobState)}
     state = JobState(**{key: value for key, value in raw.items() if key in known})

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from studio.jobs.store.folder import JobFolder
+from studio.jobs.store.folder import JobFolder, is_made
 
 # So many resting folders are looked at every time; of more, all of them this often (a folder costs 2 µs).
 FEW = 500
@@ -57,7 +57,7 @@ class JobIndex:
         if job_id not in self.jobs:
             self._gone += self._list()
         job = self.jobs.get(job_id)
-        return job if job is not None and job.state_path.exists() else None
+        return job if job is not None and is_made(job.path) else None
 
     def rest(self, job_id: str) -> bool:
         """Say that a job is over, so that it is looked at again only when something was written into its folder.
@@ -96,7 +96,7 @@ class JobIndex:
                 self._resting.pop(name, None)
             self._making = names - self.jobs.keys()
         # Texts, not paths: of ten thousand jobs these take a fifth of a second.
-        for name in [name for name in self._making if os.access(f"{self._folder}/{name}/state.json", os.F_OK)]:
+        for name in [name for name in self._making if is_made(f"{self._folder}/{name}")]:
             self._making.discard(name)
             self.jobs[name] = JobFolder(self._folder / name)
             self._seen[name] = 0

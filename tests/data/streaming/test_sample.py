@@ -11,6 +11,7 @@ import pytest
 from studio.config.data import DataConfig
 from studio.config.model import EMBEDDED_MODEL
 from studio.data.prepare.pipeline import prepare_data
+from studio.data.sources.mixing import mix
 from studio.data.streaming import sample
 from studio.data.worker.whole import WholeOperations
 from studio.errors import InputError
@@ -66,6 +67,21 @@ def test_a_plan_reads_a_few_rows_until_a_run_has_read_all(settings, tokenizer, t
     assert sorted(known["estimate"]["each"]) == sorted(row.length for row in whole.train)
     assert known["report"]["findings"][0]["text"].startswith("the rows are streamed: 400 of 400")
     assert not any(passes in one["text"] for one in known["report"]["findings"]), "it was gone through already"
+
+
+@pytest.mark.parametrize("stopping", ["first_exhausted", "all_exhausted"])
+@pytest.mark.parametrize("weights", [(1, 1), (1, 3), (None, None)])
+def test_a_plan_counts_what_the_mix_takes(settings, tmp_path, stopping, weights) -> None:
+    rows = {"one": ROWS, "two": ROWS[:10]}
+    for name, some in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    train = [
+        {"path": str(tmp_path / f"{name}.jsonl"), "weight": weight} for name, weight in zip(rows, weights, strict=True)
+    ]
+    data = {**options(tmp_path), "train": train, "mix": "interleave", "stopping_strategy": stopping, "validation": 0}
+    planned = asked("lengths", settings, data)["estimate"]["count"]
+    made = len(mix(DataConfig(**data), [20, 10], 42))
+    assert planned == (pytest.approx(made, rel=0.3) if weights[0] else made)
 
 
 def test_a_bad_row_among_the_first_is_named_by_the_plan(settings, tmp_path) -> None:

@@ -122,6 +122,20 @@ def test_several_sets_are_mixed_and_their_rows_chosen_as_without_streaming(setti
     streamed = prepared(settings, tokenizer, "", **data)
     assert told(streamed.train) == told(whole.train) and told(streamed.validation) == told(whole.validation)
     assert len(streamed.train) > 45, "rows are repeated"
+    for stopping in ("all_exhausted", "first_exhausted"):
+        data["stopping_strategy"] = stopping
+        whole, streamed = (prepared(settings, tokenizer, "", streaming=one, **data) for one in ("off", "on"))
+        used = [[(one.kept, one.unused, one.repeated) for one in each.report.sources] for each in (whole, streamed)]
+        assert used[0] == used[1]
+        said = [[one.text for one in each.report.findings if "the mix" in one.text] for each in (whole, streamed)]
+        assert said[0] == said[1] != []
+        assert streamed.report.tokens == sum(row.tokens for row in whole.train), "all rows were looked at"
+
+
+def test_the_tokens_of_a_few_rows_are_not_those_of_the_whole_file(settings, tokenizer, write) -> None:
+    data = {"train": [{"path": str(write("rows.jsonl", ROWS)), "rows": 5}], "validation": 0}
+    whole, streamed = (prepared(settings, tokenizer, "", streaming=one, **data) for one in ("off", "on"))
+    assert streamed.report.tokens == whole.report.tokens
 
 
 def test_a_validation_file_and_limits_are_those_without_streaming(settings, tokenizer, write) -> None:

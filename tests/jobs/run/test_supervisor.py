@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from studio.jobs import JobFolder, Summaries, list_jobs, read_events, request_stop
 from studio.jobs.run import supervisor as module
 from studio.jobs.run.supervisor import Supervisor
 from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
 
 WORKER = """
@@ -36,6 +38,11 @@ def work(context):
         if mode == "wait":
             context.check_stop()
         time.sleep(0.05)
+    if mode == "late" and not os.path.exists("again"):
+        open("again", "w").close()
+        context.finish("completed")
+        time.sleep(2)
+        os._exit(0)
     if mode == "input":
         raise InputError("row 3 has no answer", where="data.jsonl", fix="Write one")
     if mode == "bug":
@@ -200,3 +207,45 @@ def test_the_reason_of_an_earlier_attempt_is_not_told_again(settings, command) -
     size = job.log_path.stat().st_size
     assert finish(Supervisor(settings, command), job) == "failed"
     assert job.state().log_start == size and "SIGKILL" in job.state().reason
+
+
+def test_a_folder_that_cannot_be_written_holds_up_no_other_job(settings, command, monkeypatch, capsys) -> None:
+    """Its job died long ago, and nobody can write that down."""
+    theirs = make(settings, "done", "theirs")
+    write_state(theirs.state_path, JobState(status="running", pid=2**22 + 1, process_start=1.0))
+    writing = module.write_state
+
+    def refusing(path: Path, state: JobState) -> None:
+        if path == theirs.state_path:
+            raise PermissionError(13, "Permission denied", str(path))
+        writing(path, state)
+
+    monkeypatch.setattr(module, "write_state", refusing)
+    job, supervisor = make(settings, "done"), Supervisor(settings, command)
+    assert finish(supervisor, job) == "completed"
+    assert capsys.readouterr().err.count("Permission denied") == 1, "said once, not four times a second"
+
+
+def test_a_process_that_cannot_be_started_is_told_with_its_reason(settings, monkeypatch) -> None:
+    def refusing(*args: object, **more: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(module.Starter, "start", refusing)
+    job = make(settings, "done")
+    Supervisor(settings).step()
+    assert (job.state().status, job.state().reason) == ("failed", "too many files were open")
+
+
+def test_a_device_is_free_once_the_process_is_gone(settings, command) -> None:
+    """Its memory is not before that. A run that is resumed at once waits for its own process as well."""
+    first, second = make(settings, "late", "first"), make(settings, "done", "second")
+    supervisor = Supervisor(settings, command)
+    run_until(supervisor, lambda: first.state().final)
+    supervisor.step()
+    assert first.state().status == "completed" and second.state().status == "queued"
+    pid = first.state().pid
+    write_state(first.state_path, JobState(status="queued", attempt=2))
+    supervisor.step()
+    assert first.state().status == "queued" and psutil.pid_exists(pid)
+    run_until(supervisor, lambda: first.state().final and second.state().final, 90)
+    assert {first.state().status, second.state().status} == {"completed"} and first.state().pid != pid

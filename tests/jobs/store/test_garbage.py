@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,31 @@ def test_a_damaged_file_of_one_job_hides_no_other(settings: Settings, name: str,
     assert rows[sound.id]["name"] == "strange" and rows[sound.id]["status"] == "running"
     assert rows[damaged.id]["status"] == ("lost" if name == "state.json" else "running")
     assert isinstance(JobFolder(damaged.path).environment(), dict)
+    assert Supervisor(settings).step() and sound.state().status == "running"
+
+
+def test_another_users_job_hides_no_other(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, sound = job_with(settings, metric(1)), job_with(settings, metric(2))
+    opening = os.open
+
+    def refusing(path: Any, *args: Any, **more: Any) -> int:
+        """As the system does for a folder that only its owner may look into."""
+        if isinstance(more.get("dir_fd"), int) and theirs.id in str(Path(f"/proc/self/fd/{more['dir_fd']}").readlink()):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opening(path, *args, **more)
+
+    asking = os.access
+    monkeypatch.setattr(os, "open", refusing)
+    monkeypatch.setattr(os, "access", lambda path, mode: theirs.id not in str(path) and asking(path, mode))
+    assert (theirs.state().status, theirs.environment()) == ("lost", {}) and "may not be read" in theirs.state().reason
+    assert read_events(theirs.events_path) == ([], 0)
+    assert main(["jobs", "list", "--json"]) == 0
+    assert {row["id"] for row in json.loads(capsys.readouterr().out)["jobs"]} == {theirs.id, sound.id}
+    rows = {row["id"]: row["status"] for row in RunBook(settings, Summaries()).rows()}
+    assert rows == {theirs.id: "lost", sound.id: "running"}
+    assert main(["jobs", "show", theirs.id]) == 2 and "job.yaml cannot be read" in capsys.readouterr().err
     assert Supervisor(settings).step() and sound.state().status == "running"
 
 
