@@ -198,10 +198,7 @@ def test_another_users_job_hides_no_other(
 
     def refusing(path: Any, *args: Any, **more: Any) -> int:
         """As the system does for a folder that only its owner may look into."""
-        if (
-            isinstance(more.get("dir_fd"), int)
-            and theirs.id in Path(f"/proc/self/fd/{more['dir_fd']}").readlink().parts
-        ):
+        if isinstance(more.get("dir_fd"), int) and theirs.path == Path(f"/proc/self/fd/{more['dir_fd']}").readlink():
             raise PermissionError(13, "Permission denied", str(path))
         return opening(path, *args, **more)
 
