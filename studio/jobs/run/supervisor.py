@@ -8,12 +8,9 @@ time. It never writes the state of a job whose worker lives.
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +19,13 @@ from filelock import Timeout
 from studio.errors import InputError, StudioError
 from studio.jobs.actions.client import supervisor_lock, supervisor_record, wanted_ahead
 from studio.jobs.actions.queue import in_line, queue_lock, tell_held
+from studio.jobs.run import stopping
 from studio.jobs.run.devices import ANY, NOWHERE, Device, assign, list_devices, wanted_device
 from studio.jobs.run.diagnosis import diagnose, from_exception
 from studio.jobs.run.leftovers import kill_all
 from studio.jobs.run.notify import expect_end, tell_end
 from studio.jobs.run.starting import Launch, Starter, worker_command
+from studio.jobs.run.stopping import Stops, may_go_on
 from studio.jobs.store.events import EventWriter
 from studio.jobs.store.files import RESERVE, links_to_write, size_of, write_json, write_reserve
 from studio.jobs.store.finding import list_jobs
@@ -40,30 +39,13 @@ from studio.settings import Settings, read_settings
 
 POLL_SECONDS = 0.25
 IDLE_SECONDS = 10.0
-# How long a job may take to finish its step and save before it is told by signal.
-ASK_SECONDS = 120.0
-TERM_SECONDS = 15.0
 # A worker writes its state within a moment; one that has not after this long never began.
 START_SECONDS = 60.0
 # How long a start waits for the lock of the line, and how long a list of devices is good.
 LOCK_SECONDS = 1.0
 DEVICE_SECONDS = 30.0
-
-
-@dataclass
-class _Stop:
-    """How far the stopping of one job has gone, in monotonic seconds."""
-
-    asked: float
-    termed: float | None = None
-    killed: bool = False
-
-
 # A job that runs elsewhere is followed again by a new process, at most so often.
 FOLLOWED_AGAIN = 100
-_THERE = "It may still be running at the service; stop it again to end it there"
-# What another machine works on is saved there and brought back, which takes as long as it takes.
-FAR_SECONDS = 60.0
 
 
 class Supervisor:
@@ -81,7 +63,7 @@ class Supervisor:
         self._wanted: dict[str, tuple[tuple[int, int], str]] = {}  # which job.yaml was read, and the device it asks for
         self._starter = Starter(settings, command)
         self._children: dict[str, Launch] = {}
-        self._stops: dict[str, _Stop] = {}
+        self._stops = Stops()
         self._index = JobIndex(settings.jobs)
         self._began: dict[str, float] = {}  # monotonic time at which a job without a process was first seen
         self._held: float | None = None  # since when the lock of the line was not to be had, in monotonic seconds
@@ -122,7 +104,7 @@ class Supervisor:
             taken.append(state.device)
         elif state.status == "queued" and job.stop_path.exists():
             again = state.attempt > 1
-            fix = _may_go_on(job) if again and self._asks_for(job) == NOWHERE else ""
+            fix = may_go_on(job) if again and self._asks_for(job) == NOWHERE else ""
             self._close(job, "stopped", f"it was stopped before it {'resumed' if again else 'started'}", fix=fix)
         elif state.status == "queued":
             queued.append(job)
@@ -137,7 +119,7 @@ class Supervisor:
         child = self._children.get(job.id)
         if child is None or not child.runs():
             return False
-        if time.monotonic() - self._began.setdefault(job.id, time.monotonic()) > TERM_SECONDS:
+        if time.monotonic() - self._began.setdefault(job.id, time.monotonic()) > stopping.TERM_SECONDS:
             kill_all(job.path, child.pid)
         return True
 
@@ -257,14 +239,14 @@ class Supervisor:
         if job.stop_path.exists():
             if elsewhere:
                 said = f"it was killed before it was {'stopped there' if job.machine else 'cancelled at the service'}"
-                return self._close(job, "stopped", said, code, _may_go_on(job))
+                return self._close(job, "stopped", said, code, may_go_on(job))
             return self._close(job, "stopped", "it was killed, so its last step was not saved", code)
         if elsewhere and state.attempt <= FOLLOWED_AGAIN:
             write_state(
                 job.state_path, JobState(status="queued", created=state.created, attempt=state.attempt + 1)
             )  # fmt: skip
             self._children.pop(job.id, None)
-            self._stops.pop(job.id, None)
+            self._stops.forget(job.id)
             self._began.pop(job.id, None)
             return
         found = diagnose(code, job.log_path, job.environment(), start=state.log_start)
@@ -290,35 +272,20 @@ class Supervisor:
         if job.id in self._children or job.id in self._stops:
             kill_all(job.path, session=job.state().pid)
         self._children.pop(job.id, None)
-        self._stops.pop(job.id, None)
+        self._stops.forget(job.id)
         self._began.pop(job.id, None)
         self._index.rest(job.id)
         tell_end(self.settings, job)
 
     def _press_stop(self, job: JobFolder, state: JobState) -> None:
-        """Go on with the phases of a stop: asked, SIGTERM, SIGKILL of the process group."""
+        """Go on with a stop that was asked for."""
         asked = job.asked_stop()
         if asked is not None and job.id in self._children and self._children[job.id].waiting:
             del self._children[job.id]
             return self._close(job, "stopped", "it was stopped before it started")
-        if asked is None or state.pid is None or not state.alive():
-            return None
-        now = time.monotonic()
-        stop, far = self._stops.setdefault(job.id, _Stop(asked=now)), job.machine
-        if stop.termed is None:
-            if asked.get("now") or (now - stop.asked > ASK_SECONDS and not far):
-                os.kill(state.pid, signal.SIGTERM)
-                stop.termed = now
-        elif not stop.killed and now - stop.termed > (FAR_SECONDS if far else TERM_SECONDS):
-            kill_all(job.path, state.pid)
-            stop.killed = True
-
-
-def _may_go_on(job: JobFolder) -> str:
-    """What to do about a job whose process here is gone, and that may go on elsewhere."""
-    if not job.machine:
-        return _THERE
-    return f"It may still be running on {job.machine}; resume it here to follow it again, then stop it"
+        if asked is not None and state.pid is not None and state.alive():
+            self._stops.go_on(job, state.pid, at_once=bool(asked.get("now")))
+        return None
 
 
 def _tell(job: JobFolder, kind: str, **fields: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from studio.jobs import JobFolder, JobState, Summaries
 from studio.jobs.actions import client
+from studio.jobs.run import stopping
 from studio.jobs.run import supervisor as module
 from studio.jobs.run.supervisor import Supervisor
 from studio.jobs.store.events import EventWriter
@@ -27,7 +28,8 @@ def move_clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Move the clock of the supervisor; what counts seconds since the start goes on."""
     clock = SimpleNamespace(**{name: getattr(time, name) for name in ("monotonic", "sleep", "strftime")})
     clock.time = lambda: time.time() + seconds
-    monkeypatch.setattr(module, "time", clock)
+    for one in (module, stopping):
+        monkeypatch.setattr(one, "time", clock)
 
 
 def running(settings: Settings, name: str = "runs") -> JobFolder:
@@ -61,7 +63,7 @@ def test_a_stop_takes_its_time_by_seconds(settings: Settings, monkeypatch: pytes
         "def work(context):\n    while True:\n        time.sleep(0.05)\n"
         "raise SystemExit(run_worker('train', work))\n"
     )
-    monkeypatch.setattr(module, "ASK_SECONDS", 1.0)
+    monkeypatch.setattr(stopping, "ASK_SECONDS", 1.0)
     job = create_job(settings.jobs, "train", "deaf", {})
     supervisor = Supervisor(settings, lambda job: [sys.executable, str(script), str(job.path)])
     supervisor.step()

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from studio.jobs import JobFolder, list_jobs, read_events, request_stop
-from studio.jobs.run import supervisor as module
+from studio.jobs.run import stopping
 from studio.jobs.run.leftovers import MARK, kill_all
 from studio.jobs.run.supervisor import Supervisor
 from studio.jobs.store.folder import create_job
@@ -58,8 +58,8 @@ def begun(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str], tuple[Supervisor, JobFolder, list[psutil.Process]]]]:
     """Start a worker and wait until it has told its children; none of them outlives the test."""
-    monkeypatch.setattr(module, "ASK_SECONDS", ASK)
-    monkeypatch.setattr(module, "TERM_SECONDS", TERM)
+    monkeypatch.setattr(stopping, "ASK_SECONDS", ASK)
+    monkeypatch.setattr(stopping, "TERM_SECONDS", TERM)
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
 
@@ -117,7 +117,7 @@ def test_a_worker_that_is_done_and_does_not_leave_is_ended(begun: Callable) -> N
 def test_a_foreign_process_is_never_signalled(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its id is that of a worker that is gone: ids are used again."""
     for name in ("ASK_SECONDS", "TERM_SECONDS"):
-        monkeypatch.setattr(module, name, 0.0)
+        monkeypatch.setattr(stopping, name, 0.0)
     job = create_job(settings.jobs, "train", "gone", {})
     note = settings.home / "signalled"
     code = (

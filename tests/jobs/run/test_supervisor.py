@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from studio.jobs import JobFolder, Summaries, list_jobs, read_events, request_stop
+from studio.jobs.run import stopping
 from studio.jobs.run import supervisor as module
 from studio.jobs.run.supervisor import Supervisor
 from studio.jobs.store.folder import create_job
@@ -130,8 +131,8 @@ def test_a_stop_is_obeyed_and_visible(settings, command) -> None:
 
 
 def test_a_deaf_worker_gets_sigterm_and_a_stubborn_one_sigkill(settings, command, monkeypatch) -> None:
-    monkeypatch.setattr(module, "ASK_SECONDS", 0.3)
-    monkeypatch.setattr(module, "TERM_SECONDS", 0.3)
+    monkeypatch.setattr(stopping, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(stopping, "TERM_SECONDS", 0.3)
     supervisor = Supervisor(settings, command)
     for mode in ("deaf", "stubborn"):
         job = make(settings, mode, mode)
@@ -143,7 +144,7 @@ def test_a_deaf_worker_gets_sigterm_and_a_stubborn_one_sigkill(settings, command
 
 
 def test_killing_takes_the_whole_group(settings, command, monkeypatch) -> None:
-    monkeypatch.setattr(module, "TERM_SECONDS", 0.2)
+    monkeypatch.setattr(stopping, "TERM_SECONDS", 0.2)
     job = make(settings, "child")
     supervisor = Supervisor(settings, command)
     run_until(supervisor, lambda: Summaries().of(job).step == 2)
