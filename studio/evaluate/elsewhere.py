@@ -66,7 +66,7 @@ def evaluate_elsewhere(context: JobContext, config: EvaluateConfig, run: JobFold
         )
     with context.phase("reading data", unit="rows"):
         data, questions = _questions(context, config, run)
-    answers: dict[str, list[str]] = {}
+    answers: dict[str, list[tuple[str, bool]]] = {}
     seconds: dict[str, float] = {}
     most = USUAL_TOKENS if config.max_new_tokens == "auto" else int(config.max_new_tokens)
     for side, model in (("base", record.base), ("tuned", record.tuned)):
@@ -76,8 +76,8 @@ def evaluate_elsewhere(context: JobContext, config: EvaluateConfig, run: JobFold
             seconds[side] = round(time.monotonic() - began, 2)
     rows = [
         {
-            "row": one.row, "prompt": one.prompt, "expected": one.expected, "before": base, "after": tuned,
-            "before_ok": exact_match(one.expected, base), "after_ok": exact_match(one.expected, tuned),
+            "row": one.row, "prompt": one.prompt, "expected": one.expected, "before": base[0], "after": tuned[0],
+            "before_ok": base[1], "after_ok": tuned[1],
         }
         for one, base, tuned in zip(questions, answers["base"], answers["tuned"], strict=True)
     ]  # fmt: skip
@@ -132,21 +132,23 @@ def _question(number: int, row: Row) -> Asked | None:
 
 def _ask(
     context: JobContext, record: Record, model: str, questions: list[Asked], most: int, on_done: Callable[[int], None]
-) -> list[str]:
+) -> list[tuple[str, bool]]:
+    """The answers, and which of them are right; one that was cut at the limit is not."""
     client = connect(record.base_url)
     options = as_taken(model, {"temperature": 0, "max_tokens": most})
     create: Any = client.chat.completions.create
 
-    def answer(one: Asked) -> str:
+    def answer(one: Asked) -> tuple[str, bool]:
         patience = Patience(lambda level, text: context.notice(level, text), context.check_stop)
         tools = {"tools": one.tools} if one.tools else {}
         said = patience.ask("get an answer", lambda: create(model=model, messages=one.messages, **options, **tools))
-        return str(said.choices[0].message.content or "")
+        text = str(said.choices[0].message.content or "")
+        return text, said.choices[0].finish_reason != "length" and exact_match(one.expected, text)
 
     found = []
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        for text in pool.map(answer, questions):
-            found.append(text)
+        for said in pool.map(answer, questions):
+            found.append(said)
             on_done(len(found))
     return found
 

@@ -88,6 +88,16 @@ def test_an_evaluation_compares_base_and_tuned(
     assert all(row["after"] == row["expected"] and row["before"] == "I am the base model." for row in right)
 
 
+def test_an_answer_that_was_cut_is_not_right(service: OpenAI, settings: Settings, tuned: JobFolder) -> None:
+    """Its text is the expected one, of three tokens, and would have gone on."""
+    rows = str(tuned.request.config["data"])
+    job = create_job(settings.jobs, "evaluate", "e", {"run": tuned.id, "data": rows, "max_new_tokens": 3})
+    evaluate_elsewhere(context_of(job, settings), EvaluateConfig(run=tuned.id, data=rows, max_new_tokens=3), tuned)
+    report = read_json(job.report / "evaluation.json")
+    assert sum(row["after"] == row["expected"] for row in report["rows"]) == 16
+    assert report["after"]["correct"] == 0
+
+
 def test_an_unfinished_job_answers_nothing(service: OpenAI, settings: Settings, rows: Rows) -> None:
     job = queued(settings, prepared_of(settings, rows(questions())))
     with pytest.raises(InputError, match=r"its model is not ready \(it is queued\)"):

@@ -293,15 +293,20 @@ class _Handler(BaseHTTPRequestHandler):
             return refusal(404, said, code="model_not_found")
         job = models[body["model"]]
         text = job.answer_to(body["messages"]) if job else "I am the base model."
+        # A word is a token; where the limit leaves no room for the answer's end, it is cut.
+        limit = body.get("max_tokens") or body.get("max_completion_tokens") or 10**9
+        ended = len(text.split()) < limit
+        text = text if ended else " ".join(text.split()[:limit])
         usage = {"prompt_tokens": 9, "completion_tokens": len(text.split()), "total_tokens": 9 + len(text.split())}
+        reason = "stop" if ended else "length"
         head = {"id": "chatcmpl-1", "created": int(time.time()), "model": body["model"]}
         if not body.get("stream"):
-            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
             return 200, {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
         pieces = [{"role": "assistant", "content": ""}, *({"content": one} for one in _pieces(text))]
         chunks = [{**head, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": piece,
                    "finish_reason": None}]} for piece in pieces]  # fmt: skip
-        end = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        end = {"index": 0, "delta": {}, "finish_reason": reason}
         chunks.append({**head, "object": "chat.completion.chunk", "choices": [end]})
         chunks.append({**head, "object": "chat.completion.chunk", "choices": [], "usage": usage})
         lines = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
