@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 
 from studio.jobs import JobFolder, read_events, submit, wait
@@ -94,3 +95,9 @@ def apart(ours: JobFolder, theirs: JobFolder) -> float:
     one, other = weights(ours), weights(theirs)
     assert one.keys() == other.keys() and one
     return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def apart_as_a_whole(ours: JobFolder, theirs: JobFolder) -> float:
+    """The distance of two runs' weights, as a part of their length."""
+    one, other = (torch.cat([tensor.flatten() for _, tensor in sorted(weights(run).items())]) for run in (ours, theirs))
+    return float((one - other).norm() / other.norm())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from studio.jobs.store.folder import create_job
 from studio.settings import Settings
 from studio.train.ranks.launching import run_ranks
 from studio.train.worker import train
-from tests.ranks.made import SECONDS, TOLERANCE, apart, config, curve, events, once, ran
+from tests.ranks.made import SECONDS, TOLERANCE, apart, apart_as_a_whole, config, curve, events, once, ran
 
 
 def counted(job: JobFolder) -> list[tuple[int, int, int]]:
@@ -30,24 +31,28 @@ def samples(job: JobFolder) -> list[tuple[int, str, dict[str, float]]]:
     return [(event["step"], event["text"], event["rewards"]) for event in events(job) if event["kind"] == "sample"]
 
 
-def equal(several: JobFolder, one: JobFolder, norms: float = TOLERANCE) -> None:
+def equal(
+    several: JobFolder, one: JobFolder, norms: float = TOLERANCE, far_weights: Callable[..., float] = apart
+) -> None:
     """Compare two runs.
 
     Args:
         several, one: on several ranks, and on one.
         norms: relative difference of the gradients' norms.
+        far_weights: how far their weights are from each other.
     """
     names = sorted({name for event in events(one) if event["kind"] == "metric" for name in event["values"]})
     assert {"loss", "grad_norm"} <= set(names) and any(name.startswith("eval_") for name in names)
     for name in names:
         if name != "tokens_per_second":
-            # Rewards and margins are small differences of sums of hundreds.
+            # Rewards and margins are small differences of sums of hundreds, times a beta of 0.1; kto's KL is without.
             near = 1e-7 if "loss" in name and not samples(one) else TOLERANCE
+            near = 10 * TOLERANCE if name.endswith("kl") and not samples(one) else near
             far = norms if name == "grad_norm" else TOLERANCE
             assert curve(several, name) == pytest.approx(curve(one, name), rel=far, abs=near), name
     assert counted(several) == counted(one)
     assert samples(several) == samples(one)
-    assert apart(several, one) <= TOLERANCE
+    assert far_weights(several, one) <= TOLERANCE
     numbers = [event["seq"] for event in events(several)]
     assert numbers == list(range(1, len(numbers) + 1))
 
@@ -153,7 +158,8 @@ def test_the_real_model_trains_on_two_ranks_as_on_one(
     values = config(model_path, tmp_path, method, max_steps=steps, batch_size=4, learning_rate=2e-4)
     one = ran(session_settings, f"real-{method}-one", values)
     several = ran(session_settings, f"real-{method}", values, devices=2)
-    equal(several, one)
+    # Of a million numbers some have a gradient that is rounding alone, of which Adam makes a whole step.
+    equal(several, one, far_weights=apart_as_a_whole)
     assert sorted(curve(one, "loss")) == list(range(1, steps + 1))
     if method != "grpo":  # whose loss does not say how well it does
         assert curve(one, "loss")[steps] < curve(one, "loss")[1]
