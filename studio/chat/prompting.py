@@ -71,8 +71,17 @@ def turn_end(tokenizer: Any) -> int | None:
         after = _ids(tokenizer, text.rpartition(mark)[2], special=False)
     except (TemplateRefusedError, OutOfBoundsError):
         return None  # a template may refuse anything; then the ids of generation_config must do
+    return next((token for known in end_marks(tokenizer) for token in after if token in known), None)
+
+
+def end_marks(tokenizer: Any) -> tuple[set[int], set[int]]:
+    """Tokens that may end a turn: the special ones, and all added ones that are not only blanks.
+
+    Args:
+        tokenizer: of transformers.
+    """
     added = {id for id, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
-    return next((token for known in (tokenizer.all_special_ids, added) for token in after if token in known), None)
+    return set(tokenizer.all_special_ids), added
 
 
 def _joined(messages: Sequence[dict[str, str]]) -> str:

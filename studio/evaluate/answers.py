@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import GenerationConfig
 
+from studio.chat.prompting import end_marks
 from studio.errors import InputError
 from studio.evaluate.questions import Question
 from studio.evaluate.score import exact_match
+from studio.kernels.recognized import base_of
 from studio.models.plan.batches import Batching, split
 from studio.writing.quick import quicker, rows_at_once, side_by_side
 
@@ -123,8 +124,7 @@ def _as_expected(writer: _Writer, questions: list[Question]) -> dict[int, Answer
 def _ends(model: Any, tokenizer: Any, questions: Sequence[Question]) -> frozenset[int]:
     """The tokens that end an answer: the model's own, and the one that ends the expected answers, as in Chat."""
     known = model.generation_config.eos_token_id
-    marks = {*tokenizer.all_special_ids}
-    marks |= {id for id, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
+    marks = set().union(*end_marks(tokenizer))
     last = {one.answer_ids[-1] for one in questions if one.answer_ids}
     return frozenset(known if isinstance(known, list) else [] if known is None else [known]) | (last & marks)
 
@@ -139,7 +139,7 @@ def plainly(model: Any) -> Iterator[None]:
     Args:
         model: a causal language model (or PEFT model).
     """
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    inner = base_of(model)
     own, inner.generation_config = inner.generation_config, GenerationConfig()
     try:
         yield
@@ -149,8 +149,7 @@ def plainly(model: Any) -> Iterator[None]:
 
 def _skips_padding(model: Any) -> bool:
     """Whether padding before a prompt changes nothing: it would go into the state that RWKV and others read on from."""
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
-    return "past_key_values" in inspect.signature(plain.forward).parameters
+    return "past_key_values" in inspect.signature(base_of(model).forward).parameters
 
 
 def _forced(model: Any, questions: list[Question]) -> list[bool]:

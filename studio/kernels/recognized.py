@@ -67,6 +67,15 @@ def compiled_gate(built: Kernels) -> Gate:
     return gate
 
 
+def base_of(model: Any) -> Any:
+    """The model itself, without what PEFT puts around it.
+
+    Args:
+        model: as it is trained or asked.
+    """
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def distance(theirs: torch.Tensor, mine: torch.Tensor) -> float:
     """Relative distance of two tensors of the same shape."""
     return float((theirs - mine).norm() / theirs.norm().clamp(min=1e-12))

@@ -14,12 +14,12 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import DynamicCache, GenerationConfig, GenerationMixin
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria
 from transformers.generation.utils import GENERATION_MODES_MAPPING
 
+from studio.kernels.recognized import base_of
 from studio.writing.adapters import shorten
 from studio.writing.attending import for_writing
 from studio.writing.kept import plain_layers, rooms
@@ -44,7 +44,7 @@ def quicker(model: Any, places: Places | None = None) -> Iterator[bool]:
         model: a causal language model, or PEFT's around one.
         places: of the rows that it is given, where other processes write the others; None where these are all.
     """
-    inner = _inner(model)
+    inner = base_of(model)
     if not isinstance(inner, GenerationMixin) or inner.device.type != "cpu":
         yield False
         return
@@ -74,7 +74,7 @@ def rows_at_once(model: Any, tokens: int) -> int:
         model: as in `quicker`.
         tokens: of prompt and answer, at most.
     """
-    inner = _inner(model)
+    inner = base_of(model)
     if not _can(inner) or not (layers := plain_layers(inner.config)):
         return FEW_ROWS
     cache = rooms(layers, 1)
@@ -82,10 +82,6 @@ def rows_at_once(model: Any, tokens: int) -> int:
         inner(input_ids=torch.zeros(1, 1, dtype=torch.long), past_key_values=cache, use_cache=True, logits_to_keep=1)
     each = sum(one.nbytes for layer in cache.layers for one in (layer.keys, layer.values))
     return max(FEW_ROWS, min(MANY_ROWS, int(KEPT_BYTES // (each * tokens))))
-
-
-def _inner(model: Any) -> Any:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _can(inner: Any) -> bool:
@@ -131,7 +127,7 @@ def side_by_side(model: Any) -> Iterator[None]:
     Args:
         model: a causal language model.
     """
-    head = _inner(model).get_output_embeddings()
+    head = base_of(model).get_output_embeddings()
     if not isinstance(head, nn.Module):
         yield
         return

@@ -135,28 +135,29 @@ class Supervisor:
 
     def _start(self, job: JobFolder) -> None:
         try:
-            device = self._claim(job)
+            launch = self._launched(job)
+        except StudioError as error:
+            return self._close(job, "failed", error.what, fix=error.fix)
         except OSError as error:
             found = from_exception(error)
             return self._close(job, "failed", found.reason, fix=found.fix)
+        if launch is not None and launch.waiting:
+            _tell(job, "phase", phase=LIBRARIES, state="begin", done=0, total=None, unit="")
+
+    def _launched(self, job: JobFolder) -> Launch | None:
+        """Begin a job's process; None where it does not wait any more, or has no device."""
+        device = self._claim(job)
         if device is None:
-            return
+            return None
         if links := links_to_write(job.path):
-            said = f"its folder has a link where it would write: {', '.join(links)}"
-            return self._close(
-                job, "failed", said, fix="Replace the link with a file or folder, or start the job again"
+            raise StudioError(
+                f"its folder has a link where it would write: {', '.join(links)}",
+                fix="Replace the link with a file or folder, or start the job again",
             )
         self._began.pop(job.id, None)
-        try:
-            expect_end(self.settings, job)
-            launch = self._children[job.id] = self._starter.start(job, device, self._asks_for(job))
-        except StudioError as error:
-            return self._close(job, "failed", error.what, fix=error.fix)
-        except OSError as error:  # no process could be started
-            found = from_exception(error)
-            return self._close(job, "failed", found.reason, fix=found.fix)
-        if launch.waiting:
-            _tell(job, "phase", phase=LIBRARIES, state="begin", done=0, total=None, unit="")
+        expect_end(self.settings, job)
+        launch = self._children[job.id] = self._starter.start(job, device, self._asks_for(job))
+        return launch
 
     def _claim(self, job: JobFolder) -> Device | None:
         """Make a waiting job a starting one, if it still waits and a device for it is still free.

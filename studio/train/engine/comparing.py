@@ -41,15 +41,6 @@ def objection(replace: Callable[[], tuple[float, float]], autocast: bool) -> str
     return f"its layers disagree with this model's (outputs by {far[0]:.1e}, gradients by {far[1]:.1e})"
 
 
-def base_of(model: Any) -> Any:
-    """The model itself, without what PEFT puts around it.
-
-    Args:
-        model: as it is trained.
-    """
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def batch_of(model: Any) -> dict[str, torch.Tensor]:
     """Two rows of different length that begin alike, padded at the end with the token for it: by that a model with one
     score for a row finds the row's end.

@@ -20,13 +20,13 @@ from studio.config import RunConfig
 from studio.errors import StudioError
 from studio.kernels.building import load
 from studio.kernels.calls import KINDS, WIDTH, Kernels
-from studio.kernels.recognized import Layers, distance, fits, norms, random_rows, same
+from studio.kernels.recognized import Layers, base_of, distance, fits, norms, random_rows, same
 from studio.kernels.rotary import rotaries, with_ours
 from studio.models.device.compiled import place
 from studio.models.plan.making import Plan
 from studio.models.plan.spread import divided
 from studio.train.engine import attention, logprobs, unpadded
-from studio.train.engine.comparing import apart, base_of, batch_of, measured, near, objection
+from studio.train.engine.comparing import apart, batch_of, measured, near, objection
 from studio.train.engine.layers import Gated, one_pass
 from studio.train.engine.lora import Group, is_ours
 

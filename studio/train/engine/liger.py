@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from studio.config import RunConfig
-from studio.kernels.recognized import Layers, gated_mlps
+from studio.kernels.recognized import Layers, base_of, gated_mlps
 from studio.models.plan.making import Plan
 from studio.models.plan.spread import divided
-from studio.train.engine.comparing import apart, base_of, batch_of, measured, objection
+from studio.train.engine.comparing import apart, batch_of, measured, objection
 from studio.train.engine.fused import Fused, put, replace_passes
 
 NAME = "Liger's kernels"
