@@ -9,7 +9,8 @@ window.studio.notices = (() => {
     "training.micro_batch_size": "micro-batch", "tuning.name": "tuning", "model.dtype": "data type",
     "data.max_length": "maximum length", "data.truncation": "truncation", "training.save_total_limit": "checkpoint limit",
     "training.early_stopping": "early stopping patience", "training.load_best_model_at_end": "best model at end",
-    "training.activation_checkpointing": "activation checkpointing", "training.max_grad_norm": "gradient clipping",
+    "training.activation_checkpointing": "activation checkpointing",
+    "training.activation_offloading": "activation offloading", "training.max_grad_norm": "gradient clipping",
   };
 
   function sentence(text) {

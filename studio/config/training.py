@@ -102,6 +102,15 @@ class TrainingConfig(Options):
         group=SPEED,
         differs="TRL: always on, which costs a third of the speed even where memory is plentiful.",
     )
+    activation_offloading: bool | Auto = option(
+        "auto",
+        "Keep what activation checkpointing saves in the computer's memory, not the GPU's: for long rows; auto only "
+        "when they would not fit otherwise.",
+        title="Activation offloading",
+        group=SPEED,
+        needs=("activation_checkpointing", ()),
+        differs="TRL: off; on, it moves all activations, with or without checkpointing.",
+    )
     eval_steps: int | Auto = option(
         "auto", "Updates between validations; auto is eight times per run, fewer where they would take long.",
         title="Validate every", group=VALIDATION, unit="steps",

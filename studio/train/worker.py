@@ -39,6 +39,7 @@ from studio.models.plan.fit import Lengths
 from studio.models.plan.making import Plan, make_plan
 from studio.train import checks, trainers
 from studio.train.engine import fused, liger, unsloth
+from studio.train.engine.offload import offload
 from studio.train.leftout import LeftOut
 from studio.train.load.model import load_model, merge_into, stretched_base
 from studio.train.loop import trackers
@@ -135,6 +136,7 @@ def train(context: JobContext) -> None:
             on_samples=callback.samples,
         )
         trainer = trainers.build(setup)
+        offload(trainer.model, config, plan)
         if fused.wanted(config, plan):
             done = fused.fuse(trainer, config, plan, kernels, missing)
             context.log(done.line())

@@ -74,6 +74,7 @@ def test_every_key_of_the_installed_training_arguments_is_known() -> None:
         ({}, "training.batch_size", 8),
         ({}, "training.activation_checkpointing", True),
         ({"disable_gradient_checkpointing": "true"}, "training.activation_checkpointing", False),
+        ({"use_unsloth_gc": "true"}, "training.activation_offloading", True),
         ({"learning_rate": "1e-4"}, "training.learning_rate", 1e-4),
         ({"per_device_train_batch_size": "2", "gradient_accumulation_steps": 8}, "training.batch_size", 16),
         ({"per_device_train_batch_size": 2}, "training.micro_batch_size", 2),

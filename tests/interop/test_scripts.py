@@ -88,6 +88,23 @@ def test_every_method_with_every_tuning_is_a_script_or_refused(tool: Tool, metho
         assert ("BitsAndBytesConfig" in names) == TUNINGS[tuning].quantized
 
 
+@pytest.mark.parametrize(
+    ("training", "word", "options"),
+    [
+        ({}, '"unsloth"', set()),
+        ({"activation_offloading": False}, "True", {"activation_offloading=False"}),
+        ({"activation_offloading": True}, '"unsloth"', {"activation_offloading=True"}),
+        ({"activation_checkpointing": False}, "False", set()),
+    ],
+)  # fmt: skip
+def test_activations_are_kept_where_the_run_keeps_them(training: dict[str, Any], word: str, options: set[str]) -> None:
+    raw = {"model": {"path": "a/b"}, "tuning": {"name": "lora"}, "training": training}
+    unsloth, trl = script(UNSLOTH_SCRIPT, raw), script(TRL_SCRIPT, raw)
+    assert f"use_gradient_checkpointing={word}," in unsloth and "activation_offloading=" not in unsloth
+    assert {line.strip(" ,") for line in trl.splitlines() if "activation_offloading=" in line} == options
+    assert ("It moves all activations" in trl) == (training.get("activation_offloading") is True)
+
+
 @pytest.mark.parametrize("tuning", [name for name in TUNINGS if TUNINGS[name].unsloth])
 def test_unsloths_functions_get_nothing_that_they_do_not_take(tuning: str) -> None:
     given = {"rank": 4, "rank_pattern": "q_proj=8", "alpha_pattern": "q_proj=8", "rslora": True, "init": "pissa",

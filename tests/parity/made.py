@@ -24,6 +24,7 @@ from studio.models.plan.making import make_plan
 from studio.settings import ASSETS, Settings
 from studio.train import trainers
 from studio.train.engine import fused
+from studio.train.engine.offload import offload
 from studio.train.load.model import load_model
 from studio.train.setup import Setup
 from studio.train.worker import lengths_of
@@ -128,6 +129,7 @@ def make_trainer(
         engine_loss=loaded.engine_loss,
     )  # fmt: skip
     trainer = trainers.build(setup)
+    offload(trainer.model, config, plan)
     if fused.wanted(config, plan):
         fused.fuse(trainer, config, plan, kernels, reason)
     return Made(trainer, setup)

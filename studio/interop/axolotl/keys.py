@@ -78,7 +78,6 @@ IGNORED: dict[str, str] = {
     "tf32": "a faster matrix product on NVIDIA GPUs, nearly the same numbers",
     "gradient_checkpointing_kwargs": "how activations are recomputed; the numbers are the same",
     "selective_checkpointing": "which activations are recomputed; the numbers are the same",
-    "activation_offloading": "where activations lie; the numbers are the same",
     "layer_offloading": "where weights lie; the numbers are the same",
     **dict.fromkeys((
         "tiled_mlp", "tiled_mlp_num_shards", "tiled_mlp_use_original_mlp", "chunked_cross_entropy",

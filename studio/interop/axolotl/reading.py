@@ -30,7 +30,8 @@ READ = frozenset({
     "optimizer", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "seed", "evals_per_epoch",
     "eval_steps", "eval_strategy", "evaluation_strategy", "early_stopping_patience", "load_best_model_at_end",
     "metric_for_best_model", "save_steps", "saves_per_epoch", "save_strategy", "save_total_limit", "use_wandb",
-    "wandb_project", "wandb_mode", "use_tensorboard", "use_trackio", "use_mlflow", "gradient_checkpointing", "plugins",
+    "wandb_project", "wandb_mode", "use_tensorboard", "use_trackio", "use_mlflow", "gradient_checkpointing",
+    "activation_offloading", "plugins",
 })  # fmt: skip
 # Keys that are on by themselves.
 _ON = ("peft_autocast_adapter_dtype",)

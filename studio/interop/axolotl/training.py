@@ -38,11 +38,24 @@ def read_training(sheet: Sheet) -> None:
     _validation(sheet)
     _checkpoints(sheet)
     _trackers(sheet)
-    checkpointing = sheet.raw("gradient_checkpointing")
-    if checkpointing is not None:
-        on = not is_off(checkpointing)
-        why = "activations are recomputed, not moved elsewhere" if str(checkpointing).startswith("offload") else ""
-        sheet.mapped("gradient_checkpointing", "training.activation_checkpointing", on, why)
+    _checkpointing(sheet)
+
+
+def _checkpointing(sheet: Sheet) -> None:
+    """What is recomputed, and where the rest is kept; `gradient_checkpointing: offload` is an older way to say both."""
+    offloading, path = "activation_offloading", "training.activation_offloading"
+    saving, how = sheet.word("gradient_checkpointing"), sheet.word(offloading)
+    if saving is not None:
+        sheet.mapped("gradient_checkpointing", "training.activation_checkpointing", not is_off(saving))
+    if how is None and saving is not None and saving.startswith("offload"):
+        offloading, how = "gradient_checkpointing", saving
+    if how is None:
+        return
+    if is_off(how) or how == "hidden_states":
+        sheet.mapped(offloading, path, not is_off(how))
+    else:
+        place = ", to memory and not to a disk" if how.endswith("disk") else ""
+        sheet.approximated(offloading, path, True, f"the inputs of blocks are moved, the rest is recomputed{place}")
 
 
 def _length(sheet: Sheet) -> None:

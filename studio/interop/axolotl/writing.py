@@ -211,6 +211,9 @@ def _training(out: Outgoing) -> None:
     automatic = training.activation_checkpointing == "auto"
     out.put("gradient_checkpointing", automatic or bool(training.activation_checkpointing),
             "training.activation_checkpointing")  # fmt: skip
+    if training.activation_offloading != "auto" and training.activation_checkpointing:
+        out.put("activation_offloading", "hidden_states" if training.activation_offloading else False,
+                "training.activation_offloading")  # fmt: skip
     if out.reads("training.padding_free") and training.padding_free:
         out.put("batch_flattening", "auto", "training.padding_free")
     if out.reads("training.padding_free"):

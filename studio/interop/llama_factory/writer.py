@@ -265,6 +265,9 @@ def _training(out: _Out) -> None:
         out.put("training.activation_checkpointing", {"disable_gradient_checkpointing": True})
     else:
         out.put("training.activation_checkpointing", {}, "It recomputes activations unless it is turned off")
+    path = "training.activation_offloading"
+    if out.get(path) != "auto" and out.reads(path):
+        out.put(path, {"use_unsloth_gc": out.get(path)})
     if out.get("training.padding_free") and out.reads("training.padding_free"):
         if out.reads("method.documents"):
             out.lose("training.padding_free", "Documents are packed there as method.documents says")

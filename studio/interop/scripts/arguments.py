@@ -53,6 +53,11 @@ def arguments_of(out: Outgoing, trainer: Trainer, validates: bool) -> tuple[list
                  "weight_decay", "max_grad_norm", "save_steps", "save_total_limit", "report_to",
                  "activation_checkpointing"):  # fmt: skip
         out.tell(f"training.{name}", "mapped", f"{trainer.name}Config")
+    path = "training.activation_offloading"
+    if training.activation_offloading != "auto" and trainer.offloads and not out.told(path):
+        found["activation_offloading"] = training.activation_offloading
+        why = "It moves all activations, recomputed or not" if training.activation_offloading else ""
+        out.tell(path, "approximated" if why else "mapped", "activation_offloading", why)
     if why := by_part(out.config.method, training.batch_size, micro):
         out.tell("training.micro_batch_size", "approximated", "per_device_train_batch_size", why)
     found |= trainer.options(out)

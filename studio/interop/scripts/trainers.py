@@ -30,6 +30,11 @@ class Trainer:
     options: Callable[[Outgoing], dict[str, Any]]
     rows: str
 
+    @property
+    def offloads(self) -> bool:
+        """Whether its config has `activation_offloading`."""
+        return self.name in ("SFT", "DPO", "KTO", "Reward")
+
 
 def trainer_of(config: RunConfig) -> Trainer | None:
     """The trainer of a run's method; None where TRL has none any more."""

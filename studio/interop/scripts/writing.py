@@ -219,11 +219,18 @@ def _unsloth_model(out: Outgoing) -> tuple[list[str], str, bool]:
     lines = [
         *call("model, tokenizer = FastLanguageModel.from_pretrained", [source(out.values["model"]), *options]),
         "model = FastLanguageModel.get_peft_model(", "    model,", *(f"    {one}," for one in adapter),
-        '    use_gradient_checkpointing="unsloth",', f"    random_state={out.config.training.seed},", ")",
+        f"    use_gradient_checkpointing={_checkpointing(out)},", f"    random_state={out.config.training.seed},", ")",
     ]  # fmt: skip
     for name in ("bits", "quant_type", "double_quant"):
         out.tell(f"tuning.{name}", "mapped", "load_in_4bit")
     return ["from unsloth import FastLanguageModel", "from transformers import set_seed"], "\n".join(lines), False
+
+
+def _checkpointing(out: Outgoing) -> str:
+    """By its word "unsloth" activations are offloaded, too."""
+    saving, offloading = out.config.training.activation_checkpointing, out.config.training.activation_offloading
+    out.tell("training.activation_offloading", "mapped", "use_gradient_checkpointing")
+    return '"unsloth"' if saving and offloading else str(bool(saving))
 
 
 def _origin(out: Outgoing) -> list[str]:

@@ -60,8 +60,8 @@ IGNORED: dict[str, str] = {
         ("resume_from_checkpoint", "ignore_data_skip", "restore_callback_states_from_checkpoint"), _RESUMED
     ),
     **dict.fromkeys(
-        ("torch_empty_cache_steps", "activation_offloading", "gradient_checkpointing_kwargs",
-         "activation_checkpointing_kwargs", "use_cache"), _MEMORY,
+        ("torch_empty_cache_steps", "gradient_checkpointing_kwargs", "activation_checkpointing_kwargs", "use_cache"),
+        _MEMORY,
     ),
     **dict.fromkeys(("do_train", "do_eval", "do_predict", "eval_on_start", "eval_delay"),
                     "a run trains, and validates from its start on where there are validation rows"),
@@ -98,7 +98,8 @@ READ = frozenset({
     "warmup_steps", "optim", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "seed",
     "num_train_epochs", "max_steps", "eval_strategy", "evaluation_strategy", "eval_steps", "save_strategy",
     "save_steps", "save_total_limit", "load_best_model_at_end", "metric_for_best_model", "gradient_checkpointing",
-    "activation_checkpointing", "report_to", "bf16", "fp16", "train_sampling_strategy", "neftune_noise_alpha",
+    "activation_checkpointing", "activation_offloading", "report_to", "bf16", "fp16", "train_sampling_strategy",
+    "neftune_noise_alpha",
     "num_processes",
 })  # fmt: skip
 KEYS = frozenset({*READ, *IGNORED, *NEAR, *REFUSED})
@@ -248,10 +249,27 @@ def _checkpoints(sheet: Sheet, usual: Defaults) -> None:
     names.best_model(sheet)
 
 
+def _offloading(sheet: Sheet) -> None:
+    """Where activations are kept: TRL moves all of them, transformers what checkpointing keeps, as the studio."""
+    key, path, saving = "activation_offloading", "training.activation_offloading", "training.activation_checkpointing"
+    moved = sheet.flag(key)
+    if moved:
+        sheet.approximated(key, path, True, "the inputs of blocks are moved, the rest is recomputed")
+        if sheet.value(saving) is False:
+            sheet.set(saving, "auto")
+    elif moved is False:
+        sheet.mapped(key, path, False)
+    for key in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
+        options = sheet.raw(key)
+        if isinstance(options, dict) and options.get("offload") is True:
+            sheet.mapped(key, path, True)
+
+
 def _rest(sheet: Sheet, usual: Defaults) -> None:
     for key in ("gradient_checkpointing", "activation_checkpointing"):
         if (on := sheet.flag(key)) is not None:
             sheet.mapped(key, "training.activation_checkpointing", on)
+    _offloading(sheet)
     if (words := sheet.words("report_to")) is not None:
         found = [word for word in words if word in _TRACKERS]
         odd = [word for word in words if word not in (*_TRACKERS, "none", "all")]

@@ -93,6 +93,10 @@ class Outgoing:
         """
         self._lines[path] = Line(path, status, key, why)
 
+    def told(self, path: str) -> bool:
+        """Whether it was said what became of an option."""
+        return path in self._lines
+
     def refused(self, path: str, why: str) -> None:
         """Say that the tool cannot do what an option says."""
         self.tell(path, "refused", "", why[:1].upper() + why[1:])

@@ -36,11 +36,12 @@ _INTRO = """\
 
 Made by `python -m studio.models.plan.cards` from the memory plan (docs/memory.md); do not edit. Nothing here was
 measured on a card. A number is the largest micro-batch, up to the preset's batch size, with which the plan fits into
-{usable:.0%} of the card's memory; **c** means with activation checkpointing, – that not even one row fits. The plan
-recomputes only where it must, so a larger card may have the smaller number. The rows have the preset's
-`data.max_length` tokens, all of them, which is the worst case: shorter rows need less. "Least" is what the run needs
-with one row at a time and checkpointing, in 10⁹ bytes; for the cards, 1 GB is 2³⁰ bytes. Adapters have rank {rank} and
-go on the layers that the preset names; AdamW with 32-bit states, matmuls in bfloat16.
+{usable:.0%} of the card's memory; **c** means with activation checkpointing, **o** with offloading, too, – that
+not even one row fits. The plan does so only where it must, so a larger card may have the smaller number. The rows
+have the preset's `data.max_length` tokens, all of them, which is the worst case: shorter rows need less. "Least" is
+what the run needs with one row at a time, checkpointing and offloading, in 10⁹ bytes; for the cards, 1 GB is 2³⁰
+bytes. Adapters have rank {rank} and go on the layers that the preset names; AdamW with 32-bit states, matmuls in
+bfloat16.
 
 The experts of MoE models stay in 16 bits under QLoRA (Mixtral, DeepSeek): bitsandbytes quantizes linear layers, and
 transformers 5 stores the experts of a block as one parameter. DeepSeek-V3 is published in 8 bits, which QLoRA refuses.
@@ -56,14 +57,13 @@ class Fit:
     tuning: str
     length: int
     micro_batch: int
-    checkpointing: bool
+    saving: str
 
     def words(self, usual: int) -> str:
         """In words; the length is said where it is not the usual one."""
         title = title_of(self.tuning) if TUNINGS[self.tuning].adapter else "full fine-tuning"
         length = f", length {self.length:,}" if self.length != usual else ""
-        again = ", checkpointing" if self.checkpointing else ""
-        return f"{title}{length}, micro-batch {self.micro_batch}{again}"
+        return f"{title}{length}, micro-batch {self.micro_batch}{f', {self.saving}' if self.saving else ''}"
 
 
 def card_of(gigabytes: int) -> DeviceInfo:
@@ -114,7 +114,7 @@ def best_fit(config: RunConfig, shape: ModelShape, device: DeviceInfo) -> Fit | 
     for tuning, tokens in tries:
         plan = planned(config, shape, tuning, device, tokens)
         if plan.fits:
-            return Fit(tuning, tokens, plan.micro_batch, plan.activation_checkpointing)
+            return Fit(tuning, tokens, plan.micro_batch, plan.saving)
     return None
 
 
@@ -134,14 +134,14 @@ def memory_line(config: RunConfig, shape: ModelShape) -> str:
 
 
 def least_bytes(config: RunConfig, shape: ModelShape, tuning: str) -> int:
-    """What the run needs with one row at a time and activation checkpointing.
+    """What the run needs with one row at a time, with checkpointing and offloading.
 
     Args:
         config: of the preset.
         shape: of its model.
         tuning: name of the tuning to plan with.
     """
-    training = config.training.model_copy(update={"micro_batch_size": 1, "activation_checkpointing": True})
+    training = config.training.model_copy(update={"micro_batch_size": 1, "activation_offloading": True})
     small = config.model_copy(update={"training": training})
     return planned(small, shape, tuning, card_of(CARDS[-1]), config.data.limit).total_bytes
 
@@ -158,10 +158,7 @@ def page(presets: Iterable[tuple[KnownModel, RunConfig, ModelShape]]) -> str:
                 str(config.training.batch_size), title_of(tuning), f"{least_bytes(config, shape, tuning) / 1e9:,.1f}",
             ]  # fmt: skip
             plans = [planned(config, shape, tuning, card_of(card), config.data.limit) for card in CARDS]
-            cells += [
-                f"{plan.micro_batch}{' c' if plan.activation_checkpointing else ''}" if plan.fits else "–"
-                for plan in plans
-            ]
+            cells += [f"{plan.micro_batch} {plan.saving[:1]}".rstrip() if plan.fits else "–" for plan in plans]
             lines.append(f"| {' | '.join(cells)} |")
     return _INTRO.format(usable=USABLE, rank=rank) + "\n".join(lines) + "\n"
 

@@ -38,7 +38,8 @@ class Cure:
 
 
 def cures(config: RunConfig, shape: ModelShape, load: Load) -> list[Cure]:
-    """Return what lowers the memory: micro-batch, recomputing, 8-bit states, an adapter, four bits, shorter examples.
+    """Return what lowers the memory: micro-batch, recomputing, offloading, 8-bit states, an adapter, four bits, shorter
+    examples.
 
     Examples are halved as often as it goes. After those that change one thing come the same, one added to the other.
     None is returned that needs more than the run does as it is.
@@ -116,6 +117,8 @@ def _steps(config: RunConfig, shape: ModelShape, load: Load) -> Iterable[Step]:
         yield {"training.micro_batch_size": least}, lambda one: _fewer(one, least)
     if not load.checkpointing:
         yield {"training.activation_checkpointing": True}, lambda one: replace(one, checkpointing=True)
+    if load.cuda and not load.offloads and config.training.activation_checkpointing is not False:
+        yield {"training.activation_offloading": True}, lambda one: replace(one, checkpointing=True, offloads=True)
     if quantises and load.optimizer in THIRTY_TWO_BIT:
         eight: Step = {"training.optimizer": "adamw_8bit"}, lambda one: replace(one, optimizer="adamw_8bit")
         if _total(shape, eight[1](load)) < WORTHWHILE * _total(shape, load):

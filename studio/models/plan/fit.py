@@ -1,4 +1,4 @@
-"""How a run is fitted into the free memory: micro-batch and checkpointing. What to change is said by `cures`.
+"""How a run is fitted into the free memory: micro-batch, checkpointing, offloading. What to change is said by `cures`.
 
 `auto` is what is fast, not what just fits: on a processor about 2,000 tokens at a time are as fast as any number, and
 a run takes at most half of the free memory wherever it can.
@@ -17,7 +17,7 @@ from studio.models.device.speed import padded_length
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.batches import Batching, by_length, dealt, look
 from studio.models.plan.fused import may_leave_out_padding
-from studio.models.plan.memory import PARTS, Load, estimate
+from studio.models.plan.memory import PARTS, Load, estimate, offloaded_bytes
 
 USABLE = 0.9  # Share of the free memory that a plan may fill: others' needs change while a run goes on.
 MODEST = 0.5  # Share that `auto` keeps to where the run can: others want to work beside it.
@@ -26,6 +26,7 @@ GIVEN = "your setting"
 # 2,048 itself was not compared yet (docs/benchmarks.md), nor anything on a GPU: above, half of its memory must hold it.
 ENOUGH = {"cpu": 2048}
 ENOUGH_GPU = 32768
+Way = tuple[bool, bool]  # whether blocks are computed twice, and what they keep is offloaded
 Fitted = tuple[Load, dict[str, int]]  # what decides the memory, and the parts of that
 
 
@@ -83,7 +84,7 @@ def fit(
     choices: dict[str, Choice],
     begun: Batching | None = None,
 ) -> Fitted:
-    """Choose micro-batch and checkpointing, and say how long an example may be.
+    """Choose micro-batch, checkpointing and offloading, and say how long an example may be.
 
     Of micro-batches within what is fast, the largest within half of the free memory, computed once if that goes; where
     nothing keeps to half of it, the smallest that may run at all.
@@ -93,12 +94,12 @@ def fit(
         shape: of the model.
         lengths: token counts of the rows.
         device: with its free memory in bytes.
-        load: of the run but for micro-batch and checkpointing, which are chosen here.
+        load: of the run but for what is chosen here.
         choices: receives the choices with their reasons.
         begun: micro-batch of a run that resumes; None for a new one.
     """
     training = config.training
-    asked_micro, asked_saving = training.micro_batch_size, training.activation_checkpointing
+    asked_micro = training.micro_batch_size
     sizes = list(_sizes(config, lengths, device, load))
     if asked_micro != "auto":
         sizes = [Batching(asked_micro, padded=not load.unpadded)]
@@ -106,8 +107,7 @@ def fit(
         sizes = [begun]
     # With a size of one's own everything that is usable may be filled, as that is what was asked for.
     own = asked_micro != "auto" or begun is not None
-    ways = [asked_saving] if asked_saving != "auto" else [False, True]
-    loads = [_loaded(config, lengths, load, size, bool(way)) for way in ways for size in sizes]
+    loads = [_loaded(config, lengths, load, size, way) for way in _ways(config, load) for size in sizes]
     tried = [(one, estimate(shape, one)) for one in loads]
 
     def within(pair: Fitted) -> bool:
@@ -120,6 +120,7 @@ def fit(
     best = best or min(tried, key=lambda pair: _total(pair[1]))
     largest = any(best is first for first in tried[:: len(sizes)])
     _explain(config, device, best, choices, largest=largest, modest=modest, own=begun is not None)
+    _explain_offloading(config, shape, best[0], choices)
     limit, longest = config.data.max_length, Choice(lengths.max, "the longest example", "your data")
     choices["data.max_length"] = longest if limit == "auto" else Choice(limit, "as set", GIVEN)
     return best
@@ -150,6 +151,19 @@ def grouping(config: RunConfig, device: DeviceInfo) -> dict[str, Any]:
 
 def _total(memory: dict[str, int]) -> int:
     return sum(memory[part] for part in PARTS)
+
+
+def _ways(config: RunConfig, load: Load) -> list[Way]:
+    """Whether blocks are computed twice and what they keep is offloaded; what costs least comes first."""
+    saving, offloading = config.training.activation_checkpointing, config.training.activation_offloading
+    ways = [(False, False), (True, False), (True, True)]
+    if offloading is True and saving:
+        return ways[2:]
+    if not offloading or not load.cuda:
+        ways.remove((True, True))
+    elif config.training.engine == "unsloth":  # whose checkpointing does both
+        ways.remove((True, False))
+    return [way for way in ways if saving == "auto" or way[0] == saving]
 
 
 def _sizes(config: RunConfig, lengths: Lengths, device: DeviceInfo, load: Load) -> Iterator[Batching]:
@@ -185,15 +199,16 @@ def _usual_length(config: RunConfig, lengths: Lengths, load: Load, size: int) ->
     return sum(longest) / len(longest)
 
 
-def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, checkpointing: bool) -> Load:
+def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, way: Way) -> Load:
     """What is in memory with micro-batches of that size."""
+    load = replace(load, checkpointing=way[0], offloads=way[1])
     batch, sequences = config.training.batch_size, load.cost.sequences
     free = config.padding_free or load.unpadded
     if load.written:  # an answer is as long as it may be, whatever the others are
         supervised = math.ceil(size.rows * (lengths.supervised_tokens / lengths.count + load.written))
         return replace(
-            load, micro_batch=size.rows, accumulates=size.rows < batch, checkpointing=checkpointing,
-            supervised=supervised, waste=1.0 if free else 0.0,
+            load, micro_batch=size.rows, accumulates=size.rows < batch, supervised=supervised,
+            waste=1.0 if free else 0.0,
         )  # fmt: skip
     size, whole = replace(size, padded=not free), by_length(config) or dealt(config)
     rows = _reached(config, lengths, batch if whole else size.rows)
@@ -212,9 +227,9 @@ def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, che
     micro = size.rows if not size.tokens else max(one for one in _divisors(batch, lengths.count) if one <= usual)
     share = lengths.supervised_tokens / max(1, lengths.total_tokens)
     return replace(
-        load, micro_batch=micro, accumulates=seen.most > 1 if whole else size.rows < batch,
-        checkpointing=checkpointing, padded=padded, scored=scored, supervised=math.ceil(share * scored),
-        token_limit=size.tokens, waste=seen.padded / max(1, seen.tokens),
+        load, micro_batch=micro, accumulates=seen.most > 1 if whole else size.rows < batch, padded=padded,
+        scored=scored, supervised=math.ceil(share * scored), token_limit=size.tokens,
+        waste=seen.padded / max(1, seen.tokens),
     )  # fmt: skip
 
 
@@ -281,6 +296,20 @@ def _explain(
     else:
         choice = Choice(False, "activations fit, so nothing needs to be recomputed", plan_source)
     choices["training.activation_checkpointing"] = choice
+
+
+def _explain_offloading(config: RunConfig, shape: ModelShape, load: Load, choices: dict[str, Choice]) -> None:
+    """Say why activations are offloaded or not, and how much is."""
+    kept = f"up to {offloaded_bytes(shape, load) / 1e9:.1f} GB of the computer's memory"
+    if config.training.activation_offloading != "auto":
+        choice = Choice(load.offloads, f"as set; {kept}" if load.offloads else "as set", GIVEN)
+    elif load.offloads and config.training.engine == "unsloth":
+        choice = Choice(True, f"Unsloth's checkpointing does so; {kept}", "Unsloth")
+    elif load.offloads:
+        choice = Choice(True, f"recomputing alone does not save enough; {kept}", "memory plan")
+    else:
+        choice = Choice(False, "it is not needed" if load.cuda else "a run on a CPU has one memory", "memory plan")
+    choices["training.activation_offloading"] = choice
 
 
 def _tokens(load: Load) -> str:

@@ -73,6 +73,7 @@ class Plan:
     micro_tokens: int
     unpadded: bool
     activation_checkpointing: bool
+    activation_offloading: bool
     learning_rate: float
     dtype: str
     autocast: bool
@@ -98,6 +99,11 @@ class Plan:
         """How many rows are computed at a time."""
         rows = self.micro_batch * (self.accumulation if self.micro_tokens else 1)
         return Batching(rows, self.micro_tokens, padded=not self.unpadded)
+
+    @property
+    def saving(self) -> str:
+        """How activations save memory: by offloading, which implies checkpointing, by checkpointing alone, or ""."""
+        return "offloading" if self.activation_offloading else "checkpointing" if self.activation_checkpointing else ""
 
     @property
     def total_bytes(self) -> int:
@@ -177,6 +183,7 @@ def make_plan(
         micro_tokens=load.token_limit,
         unpadded=load.unpadded,
         activation_checkpointing=load.checkpointing,
+        activation_offloading=load.offloads,
         learning_rate=rate,
         dtype=dtype,
         autocast=autocast,

@@ -6,7 +6,6 @@ docs/memory.md has the table of plan against measured peak.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from studio.methods import MethodCost
@@ -14,6 +13,7 @@ from studio.models.device.machine import IMPORT_BYTES
 from studio.models.inspect.adapted import Adapted, is_embedding
 from studio.models.inspect.shape import ModelShape
 from studio.models.plan.activations import block_bytes
+from studio.models.plan.states import state_bytes, trained
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "runtime")
 LOGIT_CHUNK = 1024  # Supervised tokens projected at a time by our loss: × 49,152 logits in float32 are 0.2 GB.
@@ -28,6 +28,8 @@ JOB_BYTES = 190_000_000
 LOST_SHARE = 0.15
 # What torch's library for bfloat16 compiles and keeps of a run's products (`processes.KEPT`), measured.
 PRODUCT_BYTES = 100_000_000
+# Inputs of blocks that a GPU holds where they are offloaded: the one that is computed, and one on its way.
+FETCHED = 2
 # The CUDA context and the workspaces of cuBLAS on the GPU: an assumption, not measured here.
 RUNTIME_CUDA = 900_000_000
 # Bytes per logit while a chunk's loss and gradient are made: bf16 and fp32 logits, log-softmax, both gradients.
@@ -43,24 +45,6 @@ TILE_BYTES_CUDA = {True: 2, False: 4}
 # Numbers that DeepSpeed sends at a time (`train.zero` writes it into its config).
 BUCKET = 100_000_000
 
-# Numbers held for each weight, by `training.optimizer`. Adafactor's are the sides of a matrix.
-_STATES = {
-    "adamw_torch": 2, "adamw_torch_fused": 2, "adafactor": 0, "sgd": 0, "adagrad": 1, "rmsprop": 1, "adamw_8bit": 2,
-    "paged_adamw_8bit": 2, "paged_adamw_32bit": 2, "lion_8bit": 1, "ademamix_8bit": 3,
-}  # fmt: skip
-# bitsandbytes: tensors below this size keep 32 bits; a block of so many 8-bit numbers has a float32 scale.
-_SMALLEST, _BLOCK = 4096, 256
-_EIGHT_BIT = tuple(name for name in _STATES if name.endswith("8bit"))
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A matrix that is trained; a vector has one column. transformers keeps the states of an embedding in 32 bits."""
-
-    rows: int
-    columns: int = 1
-    embedding: bool = False
-
 
 @dataclass(frozen=True)
 class Load:
@@ -75,6 +59,7 @@ class Load:
         length: tokens of the longest of them, to which the others are padded.
         supervised: tokens of a micro-batch that the loss counts.
         checkpointing: blocks keep only their input and are computed again in the backward pass.
+        offloads: and these inputs lie in the computer's memory (`train.engine.offload`).
         cuda: on a GPU, where memory is counted there.
         import_bytes: memory of its own that a process holds with the libraries imported.
         cost: what the method computes for an example.
@@ -109,6 +94,7 @@ class Load:
     length: int
     supervised: int
     checkpointing: bool
+    offloads: bool = False
     cuda: bool = False
     import_bytes: int = IMPORT_BYTES
     cost: MethodCost = field(default_factory=MethodCost)
@@ -188,7 +174,7 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
     gradients = 4 * trainable
     lost = round(LOST_SHARE * (activations + gradients))
     kept = PRODUCT_BYTES if load.autocast else 0
-    states = state_bytes(load.optimizer, _trained(shape, load))
+    states = state_bytes(load.optimizer, trained(shape, adapter, load.cost.value))
     if load.shards > 1:
         copies = 0  # what is computed with is bfloat16 itself: gathered so, or held so
         if load.deepspeed and load.autocast:
@@ -301,51 +287,23 @@ def cache_bytes(shape: ModelShape, load: Load) -> int:
     return load.batch * load.length * shape.layers * 2 * shape.kv_heads * shape.head_dim * (2 if load.autocast else 4)
 
 
-def _trained(shape: ModelShape, load: Load) -> Iterator[Trained]:
-    """The matrices that the optimizer holds states for."""
-    adapter = load.adapter
-    if adapter is None:
-        yield Trained(shape.vocab, shape.hidden, embedding=True)
-        if not shape.tied:
-            yield Trained(shape.vocab, shape.hidden)
-        for layer in shape.linears:
-            yield Trained(layer.outputs, layer.inputs)
-        matrices = shape.vocab * shape.hidden * (1 if shape.tied else 2)
-        rest = max(0, shape.parameters - matrices - sum(one.inputs * one.outputs for one in shape.linears))
-        yield Trained(rest // shape.hidden, shape.hidden)  # norms and biases; the experts of a mixture
-        yield Trained(rest % shape.hidden + (shape.hidden if load.cost.value else 0))
-        return
-    for _ in range(2 if load.cost.value else 1):
-        for layer, rank in adapter.layers:
-            yield Trained(rank, layer.inputs)
-            yield Trained(layer.outputs, rank)
-            if adapter.dora:
-                yield Trained(layer.outputs)
-    for layer in adapter.whole:
-        yield Trained(layer.outputs, layer.inputs, embedding=is_embedding(layer))
-
-
-def state_bytes(optimizer: str, trained: Iterable[Trained]) -> int:
-    """What an optimizer holds for the trained matrices, in bytes."""
-    return sum(_state_bytes(optimizer, one) for one in trained)
-
-
-def _state_bytes(optimizer: str, one: Trained) -> int:
-    size = one.rows * one.columns
-    if optimizer == "adafactor":
-        return 4 * (one.rows + one.columns if one.columns > 1 else size)
-    if optimizer in _EIGHT_BIT and size >= _SMALLEST and not one.embedding:
-        return _STATES[optimizer] * (size + 4 * -(-size // _BLOCK))
-    return 4 * _STATES[optimizer] * size
-
-
 def activation_bytes_per_token(shape: ModelShape, load: Load) -> float:
     """Bytes that one token of a micro-batch keeps until the backward pass, over all layers."""
     block = _block_bytes(shape, load)
     if not load.checkpointing:
         return shape.layers * block + _transient_bytes(shape, load)
-    stream = 2 if load.autocast and load.adapter is not None else 4
-    return shape.layers * stream * shape.hidden + block + _transient_bytes(shape, load)
+    inputs = min(shape.layers, FETCHED) if load.offloads else shape.layers
+    return inputs * _input_bytes(shape, load) + block + _transient_bytes(shape, load)
+
+
+def offloaded_bytes(shape: ModelShape, load: Load) -> int:
+    """What the computer's memory holds of a micro-batch whose blocks' inputs are moved there."""
+    return load.tokens * shape.layers * _input_bytes(shape, load) if load.offloads else 0
+
+
+def _input_bytes(shape: ModelShape, load: Load) -> int:
+    """What one token of a block's input takes."""
+    return (2 if load.autocast and load.adapter is not None else 4) * shape.hidden
 
 
 def _block_bytes(shape: ModelShape, load: Load) -> float:

@@ -42,6 +42,7 @@ SEVENTY = KnownModel(
     },
 )  # fmt: skip
 
+_SAVED = {"checkpointing": "recomputed", "offloading": "recomputed, offloaded"}
 _PAGE = Path(__file__).resolve().parents[3] / "docs" / "scale.md"
 _HEADING = "## On paper"
 _INTRO = """\
@@ -177,7 +178,7 @@ def memory_table() -> str:
         parts = [weights - plan.gathered, plan.gathered, gradients - plan.buffers, plan.buffers, *others]
         lines.append(_row([
             case.name(), str(case.gpus), plan.parallel, *map(_gigabytes, [*parts, plan.total_bytes]),
-            f"{plan.micro_batch}{', recomputed' if plan.activation_checkpointing else ''}",
+            f"{plan.micro_batch}{f', {_SAVED[plan.saving]}' if plan.saving else ''}",
         ]))  # fmt: skip
     return "\n".join(lines) + "\n"
 

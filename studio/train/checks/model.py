@@ -68,6 +68,18 @@ def _attention(known: Known) -> None:
         )
 
 
+def _offloading(known: Known) -> None:
+    training = known.config.training
+    if training.activation_offloading is not True or not training.activation_checkpointing:
+        return
+    device = device_info(known.settings, wanted=training.device)
+    if device.kind != "cuda" and (device.measured or not device.has_nvidia):
+        raise InputError(
+            "activation offloading saves a GPU's memory, and this run computes on a CPU",
+            where="training.activation_offloading", fix="Set it to auto",
+        )  # fmt: skip
+
+
 def _engine(known: Known) -> None:
     config = known.config
     if config.training.engine != "unsloth":
@@ -102,4 +114,4 @@ def unsloth_lacks(config: RunConfig) -> list[tuple[str, bool]]:
     ]
 
 
-MODEL_CHECKS = (_rotary, _eight_bit_dora, _attention, _engine)
+MODEL_CHECKS = (_rotary, _eight_bit_dora, _attention, _offloading, _engine)

@@ -32,7 +32,8 @@ def load(config: RunConfig, plan: Plan, folder: Path) -> Any:
     bits = tuning.kind.weight_bits(tuning)
     length = config.data.limit + (method.max_completion_length if method.kind.online else 0)
     unsloth: Any = importlib.import_module("unsloth")
-    saving: str | bool = "unsloth" if plan.activation_checkpointing else False
+    # By its word "unsloth" activations are offloaded, too.
+    saving: str | bool = "unsloth" if plan.activation_offloading else plan.activation_checkpointing
     model, _ = unsloth.FastLanguageModel.from_pretrained(
         model_name=str(folder),
         max_seq_length=length,

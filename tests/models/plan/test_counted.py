@@ -14,7 +14,7 @@ from studio.models.inspect.adapted import adapted
 from studio.models.inspect.known_shapes import shape_of
 from studio.models.plan.fit import Lengths
 from studio.models.plan.making import Plan, make_plan
-from studio.models.plan.memory import Trained, state_bytes
+from studio.models.plan.states import Trained, state_bytes
 from tests.support.known import PUBLISHED
 
 EIGHT = shape_of(PUBLISHED["llama3.1-8b-instruct"])
@@ -159,6 +159,6 @@ def test_shorter_rows_have_fewer_tokens_that_count() -> None:
     assert set(lengths) == {1024, 512, 256}
     again = plan(
         400 * GIB, 256, tuning={"name": "qlora"},
-        training={"micro_batch_size": 1, "activation_checkpointing": True},
+        training={"micro_batch_size": 1, "activation_offloading": True},
     )  # fmt: skip
     assert lengths[256] == again.total_bytes

@@ -60,7 +60,7 @@ def test_every_auto_has_a_reason_and_a_source() -> None:
     automatic = (
         "data.max_length", "model.attention", "model.dtype", "training.learning_rate", "training.micro_batch_size",
         "training.activation_checkpointing", "training.eval_steps", "training.save_steps", "training.keep_best",
-        "training.devices", "training.parallel",
+        "training.activation_offloading", "training.devices", "training.parallel",
     )  # fmt: skip
     made = plan()
     assert set(made.choices) == set(automatic)
@@ -70,7 +70,7 @@ def test_every_auto_has_a_reason_and_a_source() -> None:
         data={"max_length": 256},
         training={
             "learning_rate": 1e-5, "micro_batch_size": 2, "activation_checkpointing": True, "eval_steps": 3,
-            "save_steps": 4, "keep_best": False, "devices": "1", "parallel": "none",
+            "save_steps": 4, "keep_best": False, "devices": "1", "parallel": "none", "activation_offloading": False,
         },
     )  # fmt: skip
     assert {choice.source for choice in asked.choices.values()} == {"your setting"}
@@ -139,6 +139,48 @@ def test_micro_batch_shrinks_before_anything_is_computed_twice() -> None:
     full = plan(long, device=replace(DEVICE, available_bytes=int(least / MODEST) - 10**6))
     assert full.fits and full.micro_batch == 1 and full.total_bytes == least
     assert "nothing stays within half" in full.choices["training.micro_batch_size"].reason
+
+
+def test_a_gpu_offloads_only_where_recomputing_is_not_enough() -> None:
+    long = Lengths(500, 500 * 7000, 8000, 2_000_000, 0)
+    gpu = replace(DEVICE, kind="cuda", name="a GPU")
+
+    def made(gigabytes: float, **training: Any) -> Plan:
+        return plan(long, device=replace(gpu, available_bytes=int(gigabytes * 1e9)), training=training)
+
+    roomy = made(80)
+    assert not roomy.activation_checkpointing and not roomy.activation_offloading
+    assert roomy.choices["training.activation_offloading"].reason == "it is not needed"
+    kept = made(80, micro_batch_size=1, activation_checkpointing=True, activation_offloading=False)
+    away = made(80, micro_batch_size=1, activation_offloading=True)
+    assert away.activation_checkpointing and away.activation_offloading
+    # Of 30 layers' inputs in bfloat16 two are on the GPU.
+    assert kept.memory["activations"] - away.memory["activations"] == 8000 * 28 * 2 * 576
+    assert "up to 0.3 GB of the computer's memory" in away.choices["training.activation_offloading"].reason
+    recomputed = made(1.01 * kept.total_bytes / 0.9e9, micro_batch_size=1)
+    assert recomputed.activation_checkpointing and not recomputed.activation_offloading and recomputed.fits
+    tight = made(0.99 * kept.total_bytes / 0.9e9, micro_batch_size=1)
+    assert tight.activation_offloading and tight.fits and tight.total_bytes == away.total_bytes
+    assert "recomputing alone does not save enough" in tight.choices["training.activation_offloading"].reason
+    # What was turned off stays off, and is named where it would help.
+    refused = made(0.99 * kept.total_bytes / 0.9e9, micro_batch_size=1, activation_offloading=False)
+    assert not refused.fits and not refused.activation_offloading
+    assert "Set training.activation_offloading to true: it then needs" in " ".join(refused.advice)
+    whole = made(1, micro_batch_size=1, activation_checkpointing=False)
+    assert not whole.activation_offloading and "activation_offloading" not in " ".join(whole.advice)
+    on_cpu = plan(long, device=replace(DEVICE, available_bytes=10**9))
+    assert not on_cpu.activation_offloading and "activation_offloading" not in " ".join(on_cpu.advice)
+
+
+@pytest.mark.parametrize("saving", ["auto", True, False])
+def test_unsloth_offloads_with_its_own_checkpointing(saving: Any) -> None:
+    long = Lengths(500, 500 * 7000, 8000, 2_000_000, 0)
+    for free in (3_000_000_000, 80_000_000_000):
+        gpu = replace(DEVICE, kind="cuda", name="a GPU", available_bytes=free)
+        made = plan(long, device=gpu, training={"engine": "unsloth", "activation_checkpointing": saving})
+        assert made.activation_offloading == made.activation_checkpointing
+        plain = {"engine": "unsloth", "activation_checkpointing": saving, "activation_offloading": False}
+        assert not plan(long, device=gpu, training=plain).activation_offloading
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])

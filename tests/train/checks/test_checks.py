@@ -101,6 +101,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"method.name": "ppo", "method.rewards": "json", "method.kl_coef": 0, "method.kl_target": 6}, "method.kl_coef", "cannot start at 0"),
     ({"training.engine": "unsloth"}, "training.engine", "needs an NVIDIA GPU"),
     ({"training.engine": "unsloth", "tuning.name": "full"}, "training.engine", "does not train sft with full"),
+    ({"training.activation_offloading": True}, "training.activation_offloading", "this run computes on a CPU"),
     ({"model.attention": "flash_attention_2"}, "model.attention", "needs an NVIDIA GPU"),
     ({"model.attention": "flash_attention_3"}, "model.attention", "needs an NVIDIA GPU"),
     ({"model.attention": "flex_attention"}, "model.attention", "needs an NVIDIA GPU"),
