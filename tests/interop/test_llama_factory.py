@@ -293,6 +293,7 @@ def test_a_merge_becomes_an_export(start: str) -> None:
     [
         ("model_name_or_path: a/b\ntemplate: qwen\ninfer_backend: vllm", "neither trains nor exports"),
         ("stage: sft\ndataset: a", "model_name_or_path is missing"),
+        ("model: a/b\nmodel_class: llm\ntrain_dataset: rows.yaml\ncutoff_len: 64\nlearning_rate: 1e-4", "(v1)"),
         ("model:\n  path: a\ntraining:\n  epochs: 1", "this is a run of the studio already"),
         ("colour: red\nsize: 3", "its keys (colour, size) are not those of"),
         ("rm -rf /tmp/x --force", "'rm' is not a command of"),

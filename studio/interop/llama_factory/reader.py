@@ -43,6 +43,11 @@ def read_config(given: Given) -> Imported:
             fix="Chat with a model in the Chat tab; measure it with studio evaluate",
         )  # fmt: skip
     if not draft.has("model_name_or_path"):
+        if _is_of_v1(draft):
+            raise InputError(
+                f"this is a config of {TITLE}'s new trainer (v1), which is not read here", where=given.where,
+                fix="Write it with the keys of llamafactory-cli train, such as model_name_or_path and dataset",
+            )  # fmt: skip
         near = nearest("model_name_or_path", [key for key in whole_config.values if key not in NAMES])
         raise InputError("model_name_or_path is missing", where=given.where, fix=near or "Add the model")
     if draft.has("export_dir"):
@@ -62,6 +67,10 @@ def read_config(given: Given) -> Imported:
     draft.apply(KEYS)
     _variables(draft, given.command)
     return draft.done()
+
+
+def _is_of_v1(draft: Draft) -> bool:
+    return draft.has("model") and any(draft.has(key) for key in ("model_class", "train_dataset", "sample_backend"))
 
 
 def _with_file(given: Given) -> Given:
