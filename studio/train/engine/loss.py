@@ -25,6 +25,7 @@ _SCALED_HEADS = (
     "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling",
     "output_router_logits",
 )  # fmt: skip
+_TRIED = 128  # tokens before and after the first that counts: the model's own loss makes logits of all of them
 _AGREEMENT = 2e-2  # bf16 rounds a loss of about 3 to steps of 0.016; a wrong head is off by whole units
 
 
@@ -124,7 +125,7 @@ def _chunk(
 
 @torch.no_grad()
 def agrees(model: nn.Module, input_ids: list[int], labels: list[int]) -> bool:
-    """True when the attached loss equals the model's own on one example.
+    """True when the attached loss equals the model's own on one example, or on a part of a long one.
 
     A guard for architectures nobody here has seen: a head with a scale of its own would train wrongly in silence.
 
@@ -134,9 +135,11 @@ def agrees(model: nn.Module, input_ids: list[int], labels: list[int]) -> bool:
         labels: (T); -100 where a token is not supervised.
     """
     device = next(model.parameters()).device
+    first = next((place for place, label in enumerate(labels) if label != -100), 0)
+    part = slice(max(0, first - _TRIED), first + _TRIED)
     batch = {
-        "input_ids": torch.tensor([input_ids], device=device),
-        "labels": torch.tensor([labels], device=device),
+        "input_ids": torch.tensor([input_ids[part]], device=device),
+        "labels": torch.tensor([labels[part]], device=device),
     }
     own = model(**batch).loss.float()
     ours = model(**batch, supervised_loss=True).loss.float()

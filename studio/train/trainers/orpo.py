@@ -118,7 +118,12 @@ def build(setup: Setup) -> OddsRatioTrainer | ContrastiveTrainer:
         kind: Any = OddsRatioTrainer
     else:
         arguments, kind = CPOConfig(**common, **loss, simpo_gamma=method.simpo_gamma), ContrastiveTrainer
+    loaded = [(weight, weight.dtype) for weight in setup.model.parameters()]
     trainer: OddsRatioTrainer | ContrastiveTrainer = kind(args=arguments, **trainer_parts(setup, _dataset))
+    # Over a quantised base these older trainers make norms float32, and with them what every layer computes with.
+    for weight, dtype in loaded:
+        if not weight.requires_grad:
+            weight.data = weight.data.to(dtype)
     return finish(trainer, setup)
 
 

@@ -77,6 +77,19 @@ def test_without_the_flag_the_model_is_as_it_was(model) -> None:
     assert engine.agrees(model, list(range(12)), list(range(12)))
 
 
+@pytest.mark.parametrize("first", [0, 5, 700, 990])
+def test_of_a_long_example_a_part_is_compared(model, first: int) -> None:
+    """The model's own loss makes logits of every token, which may be more memory than the training takes."""
+    lengths: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, given: lengths.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    ids = [place % 97 for place in range(1000)]
+    assert engine.agrees(model, ids, [-100] * first + ids[first:])
+    hook.remove()
+    assert len(lengths) == 2 and max(lengths) <= 256
+
+
 def test_a_head_with_a_scale_of_its_own_keeps_the_librarys_loss() -> None:
     gemma = Gemma2ForCausalLM(Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=30.0))
     assert not engine.attach(gemma)
