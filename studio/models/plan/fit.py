@@ -15,7 +15,7 @@ from studio.config import RunConfig
 from studio.models.device.machine import DeviceInfo
 from studio.models.device.speed import padded_length
 from studio.models.inspect.shape import ModelShape
-from studio.models.plan.batches import Batching, by_length, dealt, look
+from studio.models.plan.batches import Batching, by_length, computed_once, dealt, look
 from studio.models.plan.fused import may_leave_out_padding
 from studio.models.plan.memory import PARTS, Load, estimate, offloaded_bytes
 
@@ -208,6 +208,7 @@ def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, way
         supervised = math.ceil(size.rows * (lengths.supervised_tokens / lengths.count + load.written))
         return replace(
             load, micro_batch=size.rows, accumulates=size.rows < batch, supervised=supervised,
+            padded=_answered(config, lengths, load, size.rows) if free and lengths.each else 0,
             waste=1.0 if free else 0.0,
         )  # fmt: skip
     size, whole = replace(size, padded=not free), by_length(config) or dealt(config)
@@ -231,6 +232,22 @@ def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, way
         scored=scored, supervised=math.ceil(share * scored), token_limit=size.tokens,
         waste=seen.padded / max(1, seen.tokens),
     )  # fmt: skip
+
+
+def _answered(config: RunConfig, lengths: Lengths, load: Load, rows: int) -> int:
+    """Tokens of the largest micro-batch of so many prompts with written answers, without padding."""
+    each, batch = lengths.each, config.training.batch_size
+    prompts = max(1, batch // config.method.kind.completions(config.method))
+    # Those of an update, the longest first; a micro-batch may have an answer of each.
+    longest = [sorted(each[at : at + prompts], reverse=True)[:rows] for at in range(0, len(each), prompts)]
+    if load.shares_prefixes:
+        # Other prompts begin at the same position in ppo only; TRL's trainers count from where their padding begins.
+        common = lengths.common if load.cost.value else 0
+        repeats = [computed_once([0] * len(part), common) for part in longest]
+        tokens = max(sum(part) - once for part, once in zip(longest, repeats, strict=True))
+    else:
+        tokens = max(math.ceil(rows * sum(part) / len(part)) for part in longest)
+    return tokens + rows * load.written
 
 
 def _reached(config: RunConfig, lengths: Lengths, together: int) -> Lengths:

@@ -34,6 +34,9 @@ FETCHED = 2
 RUNTIME_CUDA = 900_000_000
 # Bytes per logit while a chunk's loss and gradient are made: bf16 and fp32 logits, log-softmax, both gradients.
 LOGIT_BYTES = {True: 16, False: 12}
+# The same of ppo, which also takes their entropy: the logits over the temperature, their softmax, and three gradients;
+# measured.
+ANSWER_LOGIT_BYTES = 20
 # The tiles of TRL's fused head (`trl.kernels.chunked_logprob`), tokens × logits. In torch its backward pass holds the
 # product and seven float32 tensors and a mask of the same size; with Triton the product only, 4,096 tokens at a time.
 TILE_TOKENS = 1024
@@ -169,7 +172,8 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
         whole = sum(one.inputs * one.outputs for one in adapter.whole if not is_embedding(one))
         copies = 2 * whole if load.autocast else 0
     reference = 4 * shape.parameters if adapter is None and load.reference else 0
-    activations = round(load.tokens * activation_bytes_per_token(shape, load)) + cache_bytes(shape, load)
+    # Answers are written before they are learned from, so their cache is gone by then.
+    activations = max(round(load.tokens * activation_bytes_per_token(shape, load)), cache_bytes(shape, load))
     logits = _logit_bytes(shape, load)
     gradients = 4 * trainable
     lost = round(LOST_SHARE * (activations + gradients))
@@ -263,7 +267,8 @@ def _logit_bytes(shape: ModelShape, load: Load) -> int:
         rows = load.supervised if load.cost.logits == "supervised" else load.scored or load.tokens
         return min(FUSED_LOGITS, rows) * shape.vocab * (2 if load.autocast else 4) + learned
     if load.cost.logits != "tiles":
-        return logit_rows(load) * shape.vocab * LOGIT_BYTES[load.autocast]
+        bytes_each = ANSWER_LOGIT_BYTES if load.cost.value else LOGIT_BYTES[load.autocast]
+        return logit_rows(load) * shape.vocab * bytes_each
     each = TILE_BYTES_CUDA if load.cuda else TILE_BYTES
     return logit_rows(load) * min(TILE_LOGITS, shape.vocab) * each[load.autocast]
 
@@ -274,7 +279,8 @@ def logit_rows(load: Load) -> int:
         return 0
     tokens = load.scored or load.tokens
     if load.cost.logits == "full":
-        return tokens
+        # Where answers are written, those of prompts are not made.
+        return load.micro_batch * (load.written + 1) if load.written else tokens
     if load.cost.logits == "tiles":
         return min(TILE_TOKENS_CUDA if load.cuda else TILE_TOKENS, tokens)
     return min(LOGIT_CHUNK, load.supervised)

@@ -120,7 +120,7 @@ class HeadLoss(torch.autograd.Function):
             ctx: keeps the gradients.
             states: (N, H).
             targets: (N), int64.
-            head: (V, H), in the number format of the states.
+            head: (V, H); its gradient has its own number format, and is not rounded to that of the states.
             loss_name: nll, or dft.
             kernels: the compiled functions.
         """
@@ -128,29 +128,30 @@ class HeadLoss(torch.autograd.Function):
         learned = torch.zeros(head.shape, dtype=torch.float32) if ctx.needs_input_grad[2] else None
         wanted = slopes is not None or learned is not None
         total, hits = torch.zeros((), dtype=torch.float32), torch.zeros((), dtype=torch.long)
-        by_probability = loss_name == "dft"
+        by_probability, matrix = loss_name == "dft", head.to(states.dtype)
         for at in range(0, len(targets), ROWS):
             part, target = states[at : at + ROWS], targets[at : at + ROWS].contiguous()
-            logits = part @ head.t()
+            logits = part @ matrix.t()
             losses, best = kernels.cross_entropy(logits, target, by_probability=by_probability, gradient=wanted)
             total += (losses * torch.exp(-losses)).sum() if by_probability else losses.sum()
             hits += (best == target).sum()
             if slopes is not None:
-                torch.mm(logits, head, out=slopes[at : at + ROWS])
+                torch.mm(logits, matrix, out=slopes[at : at + ROWS])
             if learned is not None:
                 learned += logits.t() @ part
             del logits  # before the next ones are made
-        ctx.save_for_backward(slopes, learned)
-        ctx.dtype = head.dtype
+        ctx.save_for_backward(slopes)
+        ctx.learned, ctx.dtype = learned, head.dtype  # as large as the head: scaled in place, and given away
         ctx.mark_non_differentiable(hits)
         return total, hits
 
     @staticmethod
     def backward(ctx: Any, given: torch.Tensor, _: Any) -> tuple[Any, ...]:
         """The gradients that were made, times the one that is given."""
-        slopes, learned = ctx.saved_tensors
+        (slopes,) = ctx.saved_tensors
         made = None if slopes is None else slopes * given.to(slopes.dtype)
-        return made, None, None if learned is None else (learned * given).to(ctx.dtype), None, None
+        learned, ctx.learned = ctx.learned, None
+        return made, None, None if learned is None else learned.mul_(given).to(ctx.dtype), None, None
 
 
 def one_pass(kernels: Kernels) -> Layers:

@@ -100,7 +100,7 @@ def supervised_loss_of(
     if torch.is_autocast_enabled(states.device.type):
         states = states.to(torch.get_autocast_dtype(states.device.type))
     if kernels is not None and len(targets) and head_fits(head, states):
-        summed, correct = HeadLoss.apply(states, targets, head.weight.to(states.dtype), loss_name, kernels)
+        summed, correct = HeadLoss.apply(states, targets, head.weight, loss_name, kernels)
         return SupervisedOutput((total + summed) / divisor.clamp(min=1), correct, count)
     pieces = list(zip(states.split(CHUNK), targets.split(CHUNK), strict=True)) if len(targets) else []
     for state, target in pieces:
