@@ -26,6 +26,8 @@ FUSED_LOGITS = 512
 # batches have other lengths. Measured: 0.1 to 0.2 GB with an adapter, 0.5 GB in full (docs/memory.md).
 JOB_BYTES = 190_000_000
 LOST_SHARE = 0.15
+# In full tuning without padding it is more: the optimizer's states come to lie in what the first step left.
+LOST_SHARE_FULL = 0.3
 # What torch's library for bfloat16 compiles and keeps of a run's products (`processes.KEPT`), measured.
 PRODUCT_BYTES = 100_000_000
 # Inputs of blocks that a GPU holds where they are offloaded: the one that is computed, and one on its way.
@@ -176,7 +178,8 @@ def _step(shape: ModelShape, load: Load) -> dict[str, int]:
     activations = max(round(load.tokens * activation_bytes_per_token(shape, load)), cache_bytes(shape, load))
     logits = _logit_bytes(shape, load)
     gradients = 4 * trainable
-    lost = round(LOST_SHARE * (activations + gradients))
+    share = LOST_SHARE_FULL if adapter is None and load.unpadded else LOST_SHARE
+    lost = round(share * activations + LOST_SHARE * gradients)
     kept = PRODUCT_BYTES if load.autocast else 0
     states = state_bytes(load.optimizer, trained(shape, adapter, load.cost.value))
     if load.shards > 1:
@@ -263,7 +266,8 @@ def _outside(shape: ModelShape, load: Load) -> int:
 def _logit_bytes(shape: ModelShape, load: Load) -> int:
     copied = load.adapter is not None and bool(load.adapter.whole)  # a head beside the model's is PEFT's
     if load.fused and load.cost.logits != "none" and not copied:
-        learned = 4 * shape.vocab * shape.hidden if load.adapter is None else 0
+        # The head's gradient, and what the tokens at hand add to it.
+        learned = (4 + _computed(load)) * shape.vocab * shape.hidden if load.adapter is None else 0
         rows = load.supervised if load.cost.logits == "supervised" else load.scored or load.tokens
         return min(FUSED_LOGITS, rows) * shape.vocab * (2 if load.autocast else 4) + learned
     if load.cost.logits != "tiles":
