@@ -27,6 +27,7 @@ def block_bytes(shape: ModelShape, adapter: Adapted | None, *, autocast: bool, f
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     # Attention keeps q, k, v after the rotation, its output, and a float32 log-sum per head.
     attention = c * (2 * query + 2 * key) + 4 * shape.heads
+    fused = fused and not (adapter is not None and adapter.dora and adapter.dropout)  # which stays PEFT's
     rest = _fused(shape, adapter, c) if fused else _plain(shape, adapter, c, query, key)
     return attention + rest
 
@@ -62,13 +63,15 @@ def _fused(shape: ModelShape, adapter: Adapted | None, c: int) -> float:
     - Linear layers with adapters keep one input for all that take the same (that of o is attention's output), the
       products with their A, and with DoRA what they give; others keep nothing. Full tuning keeps the inputs.
     - The gate keeps gate and up (2 c I), and silu(gate) where up has no adapter, since the model computes it then.
+    - With dropout each layer is computed by itself and keeps which numbers of its input it dropped, a byte each.
     """
     hidden, inner = shape.hidden, shape.intermediate
     if adapter is None:
         return 2 * (4 * hidden + 4) + 3 * c * inner + c * (2 * hidden + inner)
     trained = {layer.suffix: layer for layer, _ in adapter.layers}
-    gated = {"gate_proj", "up_proj"} <= set(trained) or "gate_up_proj" in trained
+    gated = ({"gate_proj", "up_proj"} <= set(trained) and not adapter.dropout) or "gate_up_proj" in trained
     inputs = {_TOGETHER.get(name, name): layer.inputs for name, layer in trained.items() if name != "o_proj"}
     given = [layer.outputs for layer, _ in adapter.layers if adapter.dora and not (gated and layer.suffix in _GATED)]
     each = (sum(rank for _, rank in adapter.layers) + sum(given)) / max(1, shape.layers)
-    return 2 * (c * hidden + 4) + c * inner * (2 if gated else 3) + c * (sum(inputs.values()) + each)
+    masks = sum(layer.inputs for layer, _ in adapter.layers) / max(1, shape.layers) if adapter.dropout else 0.0
+    return 2 * (c * hidden + 4) + c * inner * (2 if gated else 3) + c * (sum(inputs.values()) + each) + masks

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from studio.models.plan.spread import divided
 from studio.train.engine import attention, logprobs, unpadded
 from studio.train.engine.comparing import apart, batch_of, measured, near, objection
 from studio.train.engine.layers import Gated, one_pass
-from studio.train.engine.lora import Group, is_ours
+from studio.train.engine.lora import Group, dropped, is_ours
 
 
 @dataclass
@@ -240,7 +241,8 @@ def _where_it_fits(
 
 
 def _replace_linear(model: nn.Module, batch: dict[str, torch.Tensor], built: Kernels | None, done: Fused) -> None:
-    for layers in _siblings(model, batch):
+    together = _siblings(model, batch)
+    for layers in chain.from_iterable([[one] for one in row] if dropped(row[0]) else [row] for row in together):
         group = Group.of(layers, built)
         if group is None:
             continue
@@ -259,8 +261,8 @@ def _replace_linear(model: nn.Module, batch: dict[str, torch.Tensor], built: Ker
 
 def _replace_gate(module: Any, group: Group, built: Kernels, done: Fused) -> bool:
     """Compute an MLP's gate and what it lets through in one piece, if that is what the MLP does."""
-    linear = group.layers[0].base_layer
-    if len(group.layers) > 2 or len(set(group.sizes)) > 1 or sum(group.sizes) % (2 * WIDTH):
+    linear, both = group.layers[0].base_layer, 1 if hasattr(module, "gate_up_proj") else 2
+    if len(group.layers) != both or len(set(group.sizes)) > 1 or sum(group.sizes) % (2 * WIDTH):
         return False
     original, probe = module.forward, random_rows(linear.in_features, group.dtype)
     if group.dtype not in KINDS or not group.applies(probe):

@@ -40,6 +40,11 @@ def is_ours(layer: Any) -> bool:
     return bool(layer.lora_A[name].weight.dtype == torch.float32)
 
 
+def dropped(layer: Any) -> bool:
+    """Whether a layer of PEFT drops some of its input in training: each layer others, so that each is a group."""
+    return bool(getattr(layer.lora_dropout[next(iter(layer.lora_A))], "p", 0.0))
+
+
 class Group:
     """Layers that take the same input, computed at once.
 

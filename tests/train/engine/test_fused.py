@@ -152,13 +152,33 @@ def test_dropout_bias_and_rank_patterns(kernels: Kernels, autocast: bool) -> Non
     model = adapted(base, lora_dropout=0.3, use_rslora=True, rank_pattern={"q_proj": 7}, alpha_pattern={"v_proj": 3})
     torch.manual_seed(3)  # and no padding: what is dropped is drawn for each token that is computed
     before = answers(model, autocast, padded=False)
-    assert fused.attach(model, kernels, attention_is_free=True, autocast=autocast).reason == ""
+    done = fused.attach(model, kernels, attention_is_free=True, autocast=autocast)
+    assert (done.reason, len(done.groups), done.gates) == ("", 14, 0), "each layer drops others, and is a group"
+    assert all(
+        group.applies(torch.zeros(1, 3, 32, dtype=group.dtype))
+        for group in done.groups
+        if group.layers[0].in_features == 32
+    )
     torch.manual_seed(3)
     after = answers(model, autocast, padded=False)
     near = 5e-2 if autocast else 1e-4
     assert float((after[0] - before[0]).norm() / before[0].norm()) < near
     whole = [torch.cat([one.flatten() for one in found[1].values()]) for found in (before, after)]
     assert float((whole[1] - whole[0]).norm() / whole[0].norm()) < near
+
+
+@pytest.mark.parametrize("targets", [["gate_proj"], ["q_proj", "up_proj"], ["v_proj", "down_proj", "gate_proj"]])
+def test_adapters_on_a_part_of_an_mlp(kernels: Kernels, targets: list[str]) -> None:
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM")
+    model = get_peft_model(LlamaForCausalLM(LlamaConfig(**SIZES)), config).train()
+    before = answers(model, autocast=False)
+    done = fused.attach(model, kernels, attention_is_free=True, autocast=False)
+    assert (done.reason, len(done.groups), done.gates) == ("", 2 * len(targets), 0)
+    after = answers(model, autocast=False)
+    torch.testing.assert_close(after[0], before[0], rtol=1e-4, atol=1e-5)
+    for name, gradient in before[1].items():
+        torch.testing.assert_close(after[1][name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()) + 1e-7)
 
 
 def test_switched_off_or_merged_adapters_are_pefts(kernels: Kernels) -> None:
