@@ -59,6 +59,9 @@ def test_a_plan_reads_a_few_rows_until_a_run_has_read_all(settings, tokenizer, t
     assert not (settings.home / "cache" / "streams").exists()
     whole = prepare_data(DataConfig(**{**data, "streaming": "off"}), MethodConfig(), tokenizer, settings)
     assert estimate["tokens"] == pytest.approx(sum(row.tokens for row in whole.train), rel=0.2)
+    told = found["report"]["tokens"], found["report"]["supervised_tokens"]
+    assert told == pytest.approx((whole.report.tokens, whole.report.supervised_tokens), rel=0.2)
+    assert told[0] > estimate["tokens"] and estimate["validation_tokens"] == pytest.approx(told[0] * 0.1, rel=0.2)
     assert estimate["longest"] >= max(row.length for row in whole.train) * 0.9
 
     prepare_data(DataConfig(**data), MethodConfig(), tokenizer, settings)
