@@ -74,12 +74,12 @@ def _problems(recipe: Recipe, where: str) -> Iterator[InputError]:
         yield from _chances(method, sources, base, scopes, at)
     for place, values in _shared(recipe):
         yield from _parameters(method, values, f"{where}: {place}parameters")
-    source = recipe.tokenizer.source if recipe.tokenizer else recipe.tokenizer_source
-    if source in TOKENIZERS and source in recipe.words:
+    made = recipe.tokenizer.source if recipe.tokenizer else recipe.tokenizer_source
+    if made in TOKENIZERS and made in recipe.words:
         yield InputError(
-            f"'{source}' is a model of this recipe, and for a tokenizer the word says how it is made",
+            f"'{made}' is a model of this recipe, and for a tokenizer the word says how it is made",
             where=f"{where}: {'tokenizer' if recipe.tokenizer else 'tokenizer_source'}",
-            fix=f"Name the model '{source}' by its id or its folder, wherever the recipe has it",
+            fix=f"Name the model '{made}' by its id or its folder, wherever the recipe has it",
         )
     merged = {*recipe.words, *TOKENIZERS}
     for name in _tokenizer_models(recipe):

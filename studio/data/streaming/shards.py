@@ -137,9 +137,9 @@ class Shard:
 
     def problem(self, at: int) -> InputError:
         """Return why the row at a place cannot be used."""
-        number = self.number(at)
+        number, (row,) = self.number(at), self.rows([at])
         try:
-            self._how.reading.example(*self.rows([at]), number, self._how.format)
+            self._how.reading.example(row, number, self._how.format)
         except InputError as error:
             return error
         return InputError("the row cannot be used", where=place(self._how.path.name, number), fix="Remove the row")
