@@ -45,6 +45,7 @@ Looked = Sequence[tuple[Unit, int]]
 _LOOKED_CHARACTERS, _LOOKED_VALIDATION = 8_000_000, 1_000_000
 # A longest row may have more tokens to a character than the rows that were looked at.
 MARGIN = 1.25
+_TRIED = 100  # first rows of which one must have a format, where only some rows are taken
 # Rows kept for validation above which each validation takes as long as a good part of the training.
 _MANY = 10_000
 
@@ -84,10 +85,10 @@ def way_of(source: DataSource, located: Located, turns: bool) -> tuple[How, str]
         InputError: no row can be read, or no format has the keys of the first one.
     """
     reading = Reading(source, located, "answers", turns)
-    name, reason = reading.format(list(itertools.islice(located.rows(0), 1)))
+    some = bool(source.rows or located.sample)
+    name, reason = reading.format_of_any(itertools.islice(located.rows(0), _TRIED if some else 1))
     told = source.model_dump(exclude={"path", "weight", "rows", "subset", "split", "revision"})
     hub = located.count is not None
-    some = bool(source.rows or located.sample)
     key = repr([told, located.entry, turns, name, reason, located.by_line, hub, *(["some"] if some else [])])
     in_folder = located.path.is_dir() and not hub
     return How(reading, name, key, located.path, in_folder, hub, located.by_line, some), reason
