@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import ValidationInfo, field_validator
 
+from studio.config.jobs import AUTO, CHOOSE_ROWS, DEMO_TEST, HELD_OUT
+from studio.errors import InputError
 from studio.methods import RowKind
 from studio.option import Options, option
 
@@ -112,3 +115,32 @@ class OpenAIConfig(Options):
     def name(self) -> str:
         """The model's name as the service knows it."""
         return self.model.strip().removeprefix(PREFIX)
+
+
+def usual_elsewhere(job: Mapping[str, Any]) -> str:
+    """Return the rows that say most of a model at a service, as `usual_rows` does of a run.
+
+    Args:
+        job: configuration of the job that tuned it, as job.yaml has it.
+    """
+    held = job.get("validation") or (HELD_OUT if job.get("validation_share") else "")
+    demo = str(job.get("data") or "").startswith("demo/")
+    return str(held) or (DEMO_TEST if demo else HELD_OUT)
+
+
+def asked_elsewhere(asked: str, job: Mapping[str, Any], name: str) -> str:
+    """Return the file of rows on which a model at a service is evaluated, as `asked_rows` does for a run.
+
+    Args:
+        asked: a file, AUTO or HELD_OUT.
+        job, name: configuration of the job that tuned it, as job.yaml has it, and its name.
+
+    Raises:
+        InputError: the job's own rows are asked for, and it held out none.
+    """
+    if asked not in (AUTO, HELD_OUT):
+        return asked
+    rows = usual_elsewhere(job) if asked == AUTO else str(job.get("validation") or HELD_OUT)
+    if rows == HELD_OUT and not job.get("validation_share"):
+        raise InputError(f"'{name}' held out no rows", where="data", fix=CHOOSE_ROWS)
+    return rows

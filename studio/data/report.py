@@ -129,7 +129,12 @@ class LengthSummary:
 
 @dataclass
 class DataReport:
-    """All files together. `lengths` covers every row read, also those dropped."""
+    """All files together. `lengths` covers every row read, also those dropped.
+
+    Attributes:
+        tokens, supervised_tokens: of the rows of training, repeats included, and of validation; estimated where rows
+            are streamed.
+    """
 
     sources: list[SourceReport] = field(default_factory=list)
     train_rows: int = 0
@@ -156,15 +161,6 @@ class DataReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with `dropped` and `cut` summed."""
         return {**asdict(self), "dropped": self.dropped, "cut": self.cut}
-
-    def line(self) -> str:
-        """One line: "600 rows · 58,312 tokens, 26,504 of them trained on"."""
-        rows = self.train_rows + self.validation_rows
-        parts = [f"{rows:,} row{'' if rows == 1 else 's'}"]
-        parts.append(f"{self.tokens:,} tokens, {self.supervised_tokens:,} of them trained on")
-        parts += [f"{self.dropped:,} dropped"] if self.dropped else []
-        parts += [f"{self.cut:,} truncated"] if self.cut else []
-        return " · ".join(parts)
 
 
 def summarize_lengths(lengths: Sequence[int], limit: int) -> LengthSummary:

@@ -77,12 +77,14 @@ def answer_all(
 def positions(model: Any) -> int | None:
     """How many positions a model has a place for; None where they are computed (rotary ones) or not counted.
 
+    RWKV reads on from a state, and only says with how long rows it was trained.
+
     Args:
         model: a causal language model (or PEFT model).
     """
     config = model.config.get_text_config()
     rotary = getattr(config, "rope_parameters", None) is not None
-    return None if rotary else getattr(config, "max_position_embeddings", None)
+    return None if rotary or not _skips_padding(model) else getattr(config, "max_position_embeddings", None)
 
 
 def require_room(row: int, tokens: int, places: int | None) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from studio.chat.client import as_taken
-from studio.config.jobs import AUTO, DEMO_TEST, HELD_OUT, EvaluateConfig
+from studio.config.jobs import HELD_OUT, EvaluateConfig
 from studio.config.load import build
-from studio.config.remote import OpenAIConfig
+from studio.config.remote import OpenAIConfig, asked_elsewhere
 from studio.data.files.datafiles import resolve_path
 from studio.errors import InputError
 from studio.evaluate.report import write_report
@@ -87,7 +87,7 @@ def evaluate_elsewhere(context: JobContext, config: EvaluateConfig, run: JobFold
 
 def _questions(context: JobContext, config: EvaluateConfig, run: JobFolder) -> tuple[str, list[Asked]]:
     asked = build(OpenAIConfig, run.request.config, "job.yaml")
-    data = usual_elsewhere(config.data, asked)
+    data = asked_elsewhere(config.data, run.request.config, run.request.name)
     if data == HELD_OUT:
         found = list(enumerate(held_rows(asked, context.settings), 1))
     else:
@@ -102,20 +102,6 @@ def _questions(context: JobContext, config: EvaluateConfig, run: JobFolder) -> t
         what = f"{len(left)} of {len(found)} rows do not end with a text as the answer to a question, and are left out"
         context.notice("warning", f"{what}, the first of them row {left[0]}")
     return data, questions
-
-
-def usual_elsewhere(data: str, job: OpenAIConfig) -> str:
-    """Return the file of rows that is asked, or HELD_OUT, as `config.jobs.usual_rows` does for a run.
-
-    Args:
-        data: a file, AUTO or HELD_OUT.
-        job: options of the job that tuned the model.
-    """
-    if data not in (AUTO, HELD_OUT):
-        return data
-    held = job.validation or job.validation_share
-    demo = data == AUTO and not held and job.data.startswith("demo/")
-    return DEMO_TEST if demo else job.validation or HELD_OUT
 
 
 def _question(number: int, row: Row) -> Asked | None:

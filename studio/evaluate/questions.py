@@ -14,7 +14,7 @@ from typing import Any, Literal
 from studio.config.data import DataSource
 from studio.config.jobs import COMPARED
 from studio.data.files.datafiles import place, read_rows
-from studio.data.formats.answers import Example, split_prompt
+from studio.data.formats.answers import Example, counted_turn, split_prompt
 from studio.data.formats.rows import fitting_kind, fitting_kinds
 from studio.data.masks.masker import Masker
 from studio.data.masks.overlay import IGNORED
@@ -146,9 +146,7 @@ def questions_of(
 
 def _up_to_what_counts(example: Example) -> Example:
     """The row without its last turns, where their answers have weight 0: training does not ask for those either."""
-    messages = example.messages or []
-    answers = [at for at, one in enumerate(messages) if one["role"] == "assistant"]
-    counted = [at for at in answers if at >= example.trained_from and messages[at].get("weight", 1)]
-    if not counted or counted[-1] == answers[-1]:
+    last = counted_turn(example)
+    if last is None or not any(one["role"] == "assistant" for one in (example.messages or [])[last + 1 :]):
         return example
-    return replace(example, messages=messages[: counted[-1] + 1])
+    return replace(example, messages=(example.messages or [])[: last + 1])

@@ -131,6 +131,7 @@ def require_fit(recipe: Recipe, parents: Sequence[Parent], found: Sequence[Facts
     wrong = list(_layers(recipe, {word: facts for word, facts in zip(recipe.words, found, strict=True)}, where))
     for parent, facts in zip(parents, found, strict=True):
         wrong += require_own_head(parent, where) if facts.shape.tied else []
+        wrong += _second_head(recipe, facts, where)
     first = found[0]
     for other in found[1:]:
         wrong += _differences(recipe, first, other, where)
@@ -138,6 +139,18 @@ def require_fit(recipe: Recipe, parents: Sequence[Parent], found: Sequence[Facts
         raise InputErrors(wrong)
     texts = [] if recipe.chat_template else list(_templates(found, found[recipe.words.index(recipe.tokenizer_of)]))
     return texts + [text for other in found[1:] for text in _told(recipe, first, other)]
+
+
+def _second_head(recipe: Recipe, facts: Facts, where: str) -> Iterator[InputError]:
+    """Refuse a head that was saved beside the embedding that it is, where what is merged of each is drawn at random."""
+    head = next((name for name in facts.sides if name.endswith("lm_head.weight")), "")
+    if head and facts.shape.tied and recipe.merge_method.startswith(("dare", "della")):
+        yield InputError(
+            f"'{facts.name}' stores {head} beside the embedding, though its config.json makes one tensor of both: "
+            f"{recipe.merge_method} would draw other changes for each",
+            where=where,
+            fix="Save the model again by save_pretrained of transformers, which stores it once, or take another method",
+        )
 
 
 def _differences(recipe: Recipe, first: Facts, other: Facts, where: str) -> Iterator[InputError]:

@@ -16,6 +16,8 @@ from studio.merge.recipe import WHERE, Recipe, SliceSource, Source, Values
 _FLAGS = ("true", "false")
 # Chat templates that come with mergekit; a test compares them with its folder.
 TEMPLATES = ("alpaca", "chatml", "exaone", "llama3", "mistral")
+# What a tokenizer's source says, beside the name of a model.
+TOKENIZERS = ("union", "base")
 _EPSILON = 0.15  # of DELLA where none is given
 
 
@@ -72,7 +74,14 @@ def _problems(recipe: Recipe, where: str) -> Iterator[InputError]:
         yield from _chances(method, sources, base, scopes, at)
     for place, values in _shared(recipe):
         yield from _parameters(method, values, f"{where}: {place}parameters")
-    merged = {*recipe.words, "union", "base"}
+    made = recipe.tokenizer.source if recipe.tokenizer else recipe.tokenizer_source
+    if made in TOKENIZERS and made in recipe.words:
+        yield InputError(
+            f"'{made}' is a model of this recipe, and for a tokenizer the word says how it is made",
+            where=f"{where}: {'tokenizer' if recipe.tokenizer else 'tokenizer_source'}",
+            fix=f"Name the model '{made}' by its id or its folder, wherever the recipe has it",
+        )
+    merged = {*recipe.words, *TOKENIZERS}
     for name in _tokenizer_models(recipe):
         if name not in merged:
             yield InputError(

@@ -12,11 +12,19 @@ import pytest
 import torch
 from peft import PeftModel
 from tokenizers import normalizers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    RwkvConfig,
+)
 
 from studio.errors import InputError
 from studio.evaluate import answers
-from studio.evaluate.answers import Answer, answer_all
+from studio.evaluate.answers import Answer, answer_all, positions
 from studio.evaluate.questions import Question, read_questions
 from studio.evaluate.ratings import Judged, likelihoods
 from studio.models.plan.batches import Batching
@@ -207,6 +215,14 @@ def test_a_row_without_a_prompt_is_refused(tiny: Path, tmp_path: Path) -> None:
     tokenizer.chat_template = None
     with pytest.raises(InputError, match=r"rows.jsonl, row 1.*the prompt is empty"):
         questions_from(tmp_path, tokenizer, {"prompt": "", "completion": "one two"})
+
+
+def test_a_model_that_reads_on_from_a_state_has_no_last_position() -> None:
+    config = RwkvConfig(vocab_size=8, context_length=16, hidden_size=8, num_hidden_layers=2)
+    assert config.max_position_embeddings == 16, "what RWKV calls the length of its rows in training"
+    assert positions(AutoModelForCausalLM.from_config(config)) is None
+    looked_up = GPT2Config(vocab_size=8, n_positions=16, n_embd=8, n_layer=1, n_head=1)
+    assert positions(AutoModelForCausalLM.from_config(looked_up)) == 16
 
 
 def test_a_model_without_more_positions(tiny: Path, tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ from transformers import AutoTokenizer
 from studio.config import RunConfig
 from studio.config.jobs import AUTO, DEMO_TEST, HELD_OUT, EvaluateConfig, asked_rows, usual_rows
 from studio.config.load import build
-from studio.config.remote import OpenAIConfig
+from studio.config.remote import OpenAIConfig, asked_elsewhere, usual_elsewhere
 from studio.data.prepare.pipeline import prepare_data
 from studio.errors import InputError
-from studio.evaluate.elsewhere import usual_elsewhere
 from studio.evaluate.heldout import held_out
 from studio.evaluate.questions import questions_of
 from studio.evaluate.worker import _measure
@@ -161,5 +160,11 @@ def test_rows_without_an_answer_are_refused(
     ],
 )
 def test_the_usual_rows_of_a_model_at_a_service(asked: dict[str, Any], wanted: str) -> None:
-    assert usual_elsewhere(AUTO, OpenAIConfig.model_validate(asked)) == wanted
-    assert usual_elsewhere("/mine.jsonl", OpenAIConfig.model_validate(asked)) == "/mine.jsonl"
+    job = OpenAIConfig.model_validate(asked).model_dump(mode="json")
+    assert usual_elsewhere(job) == wanted
+    assert asked_elsewhere("/mine.jsonl", job, "own") == "/mine.jsonl"
+    if wanted == HELD_OUT and not job["validation_share"]:
+        with pytest.raises(InputError, match=r"'own' held out no rows\. Choose a file of rows"):
+            asked_elsewhere(AUTO, job, "own")
+    else:
+        assert asked_elsewhere(AUTO, job, "own") == wanted

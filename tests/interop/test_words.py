@@ -41,7 +41,8 @@ def value(result: Imported, path: str) -> Any:
     ("given", "status", "why"),
     [
         ("none", "refused", "standard deviation of their group"), ("None", "refused", "dr_grpo"),
-        ("false", "refused", "dr_grpo"), ("no", "refused", "dr_grpo"), ("batch", "refused", "not of the batch"),
+        ("false", "refused", "dr_grpo"), ("no", "refused", "dr_grpo"), ("f", "refused", "dr_grpo"),
+        ("t", "ignored", "here, too"), ("batch", "refused", "not of the batch"),
         ("gdpo", "refused", "has no gdpo"), ("group", "ignored", "here, too"), ("true", "ignored", "here, too"),
         ("null", "ignored", ""), ("", "ignored", ""),
     ],

@@ -15,11 +15,14 @@ import pytest
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
+from studio.config import RunConfig
 from studio.config.launch import SlurmConfig
+from studio.errors import InputError
 from studio.jobs import JobFolder, Summaries, find_job
+from studio.launch.named import named_paths
 from studio.launch.slurm.cluster import node_folder, script_path
-from studio.launch.slurm.script import script
-from studio.settings import Settings
+from studio.launch.slurm.script import container_mounts, script
+from studio.settings import ASSETS, Settings
 from tests.conftest import call_studio, run_studio
 from tests.launch.test_ssh import all_events, until
 from tests.support.programs.slurm import Slurm, needs_slurm
@@ -103,6 +106,50 @@ def test_a_dry_run_writes_the_script_and_resuming_it_needs_sbatch(
     bare.mkdir()
     again = call_studio("jobs", "resume", job.id, home=home, PATH=str(bare))
     assert again.code == 2 and "sbatch is not on this machine" in again.stderr
+
+
+def test_a_container_sees_what_the_run_names_outside_of_the_home(
+    home: Path, settings: Settings, tmp_path: Path
+) -> None:
+    far = tmp_path / "far"
+    for name in ("rows", "blobs", "model"):
+        (far / name).mkdir(parents=True)
+    source = ASSETS / "demo" / "train.jsonl"
+    (far / "blobs" / "1").write_text(source.read_text())
+    (far / "rows" / "train.jsonl").symlink_to(far / "blobs" / "1")
+    (far / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": str(far / "rows" / "train.jsonl")}}))
+    held = far / "held.jsonl"
+    held.write_text(source.read_text())
+    (settings.home / "own.jsonl").write_text(source.read_text())
+    values = {
+        "data": {
+            "train": [{"path": f"{far}/dataset_info.json:mine"}, {"path": f"{settings.home}/own.jsonl"}],
+            "validation": str(held),
+        },
+        "model": {"path": str(far / "model")},
+    }
+    named = named_paths(RunConfig.model_validate(values), settings)
+    mounts = container_mounts(settings.home, named)
+    wanted = ["blobs/1", "dataset_info.json", "held.jsonl", "model", "rows/train.jsonl"]
+    assert sorted(mounts) == sorted([settings.home, *(far / one for one in wanted)])
+    text = script(SlurmConfig(container="image"), "x", Path("/x"), settings.home, 1, mounts)
+    assert f"{far}/model:{far}/model" in text and f"{far}/held.jsonl:{far}/held.jsonl" in text
+    demo = RunConfig.model_validate({"data": {"train": [{"path": "demo/train.jsonl"}], "validation": 0.1}})
+    assert named_paths(demo, settings) == [], "the image has the demo's rows itself"
+    with pytest.raises(InputError, match=r"a,b.*cannot be given a path with a comma.*Rename") as caught:
+        container_mounts(settings.home, [far / "a,b"])
+    assert "--with container" in caught.value.fix
+
+
+def test_a_launch_in_a_container_mounts_the_data(home: Path, settings: Settings, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text((ASSETS / "demo" / "train.jsonl").read_text())
+    sets = ["--set", f"data.train=[{{path: {rows}}}]", "--set", "data.validation=0", "--with", "container=image"]
+    done = call_studio("launch", "demo/sft", "--to", "slurm", *sets, "--dry-run", "--json", home=home)
+    assert done.code == 0, done.stderr
+    text = script_path(find_job(settings.jobs, done.json["id"])).read_text()
+    mounts = re.search(r"--container-mounts=(\S+)", text)
+    assert mounts and set(mounts[1].split(",")) == {f"{one}:{one}" for one in (settings.home, rows)}
 
 
 @pytest.fixture

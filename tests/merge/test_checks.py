@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
 from studio.errors import InputError, StudioError
 from studio.export import files
@@ -37,6 +38,26 @@ def asked(settings: Settings) -> Callable[..., Asked]:
 
 def copy(folder: Path, target: Path) -> Path:
     return shutil.copytree(folder, target / f"copy-of-{folder.name}")
+
+
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties", "della", "della_linear"])
+def test_a_tied_head_that_was_saved_is_refused_where_changes_are_drawn(
+    one: Path, two: Path, base: Path, tmp_path: Path, asked: Any, method: str
+) -> None:
+    headed = copy(two, tmp_path)
+    (weights,) = headed.glob("*.safetensors")
+    stored = tensors(headed)
+    save_file({**stored, "lm_head.weight": stored["model.embed_tokens.weight"].clone()}, weights, {"format": "pt"})
+    drawn = {"merge_method": method, "base_model": str(base), "parameters": {"density": 0.5}}
+    asked(one, two, **drawn)
+    with pytest.raises(InputError, match=r"stores lm_head\.weight beside the embedding.*save_pretrained") as error:
+        asked(one, headed, **drawn)
+    assert str(headed) in error.value.sentence
+    asked(one, headed, merge_method="ties", base_model=str(base), parameters={"density": 0.5})
+    again = tmp_path / "again"
+    shutil.copytree(headed, again)
+    AutoModelForCausalLM.from_pretrained(headed).save_pretrained(again)
+    asked(one, again, **drawn)
 
 
 SIZES = {

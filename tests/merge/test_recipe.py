@@ -97,6 +97,15 @@ WRONG = {
         "different numbers of layers: 1 and 2",
     ),
     "a tokenizer from elsewhere": (TWO + "merge_method: linear\ntokenizer_source: c", "not one of the merged models"),
+    "a tokenizer and a model of one name": (
+        "merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: base}, {model: b}]\ntokenizer_source: base",
+        "'base' is a model of this recipe, and for a tokenizer the word says how it is made",
+    ),
+    "a model named like the usual tokenizer": (
+        "merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: union}, {model: b}]\n"
+        "tokenizer: {pad_to_multiple_of: 8}",
+        "Name the model 'union' by its id or its folder",
+    ),
     "an unknown key of the tokenizer": (
         TWO + "merge_method: linear\ntokenizer: {source: a, pad_to_multiple: 8}", "Did you mean 'pad_to_multiple_of'?",
     ),

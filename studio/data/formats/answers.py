@@ -141,18 +141,25 @@ def as_conversation(example: Example) -> Example:
     )  # fmt: skip
 
 
+def counted_turn(example: Example) -> int | None:
+    """Return the place of the last message that training asks for; None where none is, as all have weight 0."""
+    messages = list(enumerate(example.messages or []))
+    asked = [at for at, one in messages[example.trained_from :] if one["role"] == "assistant" and one.get("weight", 1)]
+    return asked[-1] if asked else None
+
+
 def split_prompt(example: Example) -> tuple[list[Message] | str, str]:
     """Return (prompt, expected answer) for an evaluation.
 
-    The prompt is the messages before the last assistant turn, or, for a row of plain prompt and completion, that
-    text (which goes to the model as it is, without a chat template, as in training).
+    The prompt is the messages before the last assistant turn whose weight is not 0, or, for a row of plain prompt and
+    completion, that text (which goes to the model as it is, without a chat template, as in training).
 
     Raises:
         InputError: the row has no answer to expect.
     """
     if example.messages is not None:
-        last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
-        if "tool_calls" in example.messages[last]:
+        last = counted_turn(example)
+        if last is not None and "tool_calls" in example.messages[last]:
             raise InputError(
                 "the last answer is a tool call, and only text can be compared",
                 where=place(example.path, example.row),

@@ -21,6 +21,7 @@ class Estimate:
     Attributes:
         count, validation_count: rows of training and validation.
         tokens, supervised: of the rows of training, estimated.
+        validation_tokens, validation_supervised: of the rows of validation, estimated.
         longest, validation_longest: tokens of the longest row, estimated, within the limit.
         each: tokens of the first rows in the order of the first epoch, which were looked at.
     """
@@ -29,6 +30,8 @@ class Estimate:
     validation_count: int
     tokens: int
     supervised: int
+    validation_tokens: int
+    validation_supervised: int
     longest: int
     validation_longest: int
     each: Sequence[int] = field(repr=False)

@@ -134,6 +134,22 @@ class Reading:
         self.reason = inferred or detected.reason
         return detected.format, self.reason
 
+    def format_of_any(self, rows: Iterable[tuple[int, Row]]) -> tuple[FormatName, str]:
+        """Return the format of the first of some rows that has one, and why, as `format` does.
+
+        Raises:
+            InputError: none has one; what is wrong with the first is said.
+        """
+        problem = None
+        for one in rows:
+            try:
+                return self.format([one])
+            except InputError as error:
+                problem = problem or error
+        if problem is None:
+            return self.format([])
+        raise problem
+
     def example(self, row: Row, number: int, format: FormatName) -> Example:
         """Return what a stored row means; `read_as` tells then how the last plain question and answer was read.
 

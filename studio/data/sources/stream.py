@@ -20,7 +20,7 @@ from studio.data.files.datafiles import Row, read_rows
 from studio.data.formats.answers import Example, FormatName
 from studio.data.report import Place
 from studio.data.sandbox.bounds import OutOfBoundsError
-from studio.data.sources.locate import Located, locate, sources_of
+from studio.data.sources.locate import Located, locate, sources_of, still_written
 from studio.data.sources.reading import Reading
 from studio.errors import InputError
 from studio.methods import RowKind
@@ -137,7 +137,7 @@ def draw(located: Located, count: int, seed: int, on_rows: Callable[[], None] = 
     """Draw rows of a source, the same for the same seed, in the order of the file.
 
     A JSONL file is counted by its line ends and only the drawn lines are read. Of any other the rows are drawn among
-    the first 20,000.
+    the first 20,000, and so they are where a drawn line turns out to be no row by itself (blanks, another encoding).
 
     Args:
         located: the source.
@@ -146,18 +146,19 @@ def draw(located: Located, count: int, seed: int, on_rows: Callable[[], None] = 
         on_rows: called now and then; what it raises ends the work.
 
     Raises:
-        InputError: a drawn row cannot be read.
+        InputError: a drawn row cannot be read, or the file changes meanwhile.
     """
     file = located.files[0]
     lines = _count_lines(file, on_rows) if file == located.path else None
-    if lines is None:
-        head = list(enumerate(itertools.islice(located.rows(0), _SAMPLED_FROM + 1), 1))
-        rest = len(head) > _SAMPLED_FROM
-        drawn = sorted(random.Random(seed).sample(head[:_SAMPLED_FROM], min(count, len(head[:_SAMPLED_FROM]))))
-        return Sample([(at, number, row) for at, (number, row) in drawn], None if rest else len(head))
-    starts, total = lines
-    wanted = sorted(random.Random(seed).sample(range(total), min(count, total)))
-    return Sample(_read_lines(file, starts, wanted, on_rows), total)
+    if lines is not None:
+        starts, total = lines
+        wanted = sorted(random.Random(seed).sample(range(total), min(count, total)))
+        if (rows := _read_lines(file, starts, wanted, on_rows)) is not None:
+            return Sample(rows, total)
+    head = list(enumerate(itertools.islice(located.rows(0), _SAMPLED_FROM + 1), 1))
+    rest = len(head) > _SAMPLED_FROM
+    drawn = sorted(random.Random(seed).sample(head[:_SAMPLED_FROM], min(count, len(head[:_SAMPLED_FROM]))))
+    return Sample([(at, number, row) for at, (number, row) in drawn], None if rest else len(head))
 
 
 def _count_lines(file: Path, on_rows: Callable[[], None]) -> tuple[list[int], int] | None:
@@ -187,7 +188,8 @@ def _count_lines(file: Path, on_rows: Callable[[], None]) -> tuple[list[int], in
 
 def _read_lines(
     file: Path, before: list[int], wanted: list[int], on_rows: Callable[[], None]
-) -> list[tuple[int, int, Row]]:
+) -> list[tuple[int, int, Row]] | None:
+    """The wanted lines as rows; None where one of them is no row, though the file can be read."""
     rows: list[tuple[int, int, Row]] = []
     with opened(file) as lines:
         for done, line in enumerate(wanted):
@@ -197,15 +199,19 @@ def _read_lines(
             if line:
                 text, end = lines.read(_CHUNK_BYTES), -1
                 for _ in range(line - before[chunk]):
-                    end = text.index(b"\n", end + 1)
+                    end = text.find(b"\n", end + 1)
+                    if end < 0:  # it was there when the lines were counted
+                        raise still_written(file)
                 lines.seek(start + end + 1)
+            if not (content := lines.readline()):
+                raise still_written(file)
             try:
-                row = _line_as_row(lines.readline())
+                row = _line_as_row(content)
             except (ValueError, RecursionError):
-                # The reader of whole files has the sentence for whatever it is.
+                # The reader of whole files has the sentence for whatever it is, or can read it.
                 for _ in read_rows(file):
                     pass
-                raise
+                return None
             rows.append((line + 1, line + 1, row))
             if done % 100 == 0:
                 on_rows()

@@ -29,6 +29,7 @@ from studio.data.report import DataReport, Finding, SourceReport, summarize_leng
 from studio.data.sources.held import in_blocks
 from studio.data.sources.locate import Located
 from studio.data.sources.mixing import choose_rows, is_mixed, mix, mix_findings, rows_findings
+from studio.data.sources.parsing import SHOWN_ERRORS, raise_all
 from studio.data.sources.reading import Reading, in_turns
 from studio.data.streaming.rows import RowPool, StreamedRows
 from studio.data.streaming.shards import How, Shard, are_open, joined_sha256, open_shards
@@ -44,6 +45,7 @@ Looked = Sequence[tuple[Unit, int]]
 _LOOKED_CHARACTERS, _LOOKED_VALIDATION = 8_000_000, 1_000_000
 # A longest row may have more tokens to a character than the rows that were looked at.
 MARGIN = 1.25
+_TRIED = 100  # first rows of which one must have a format, where only some rows are taken
 # Rows kept for validation above which each validation takes as long as a good part of the training.
 _MANY = 10_000
 
@@ -83,11 +85,13 @@ def way_of(source: DataSource, located: Located, turns: bool) -> tuple[How, str]
         InputError: no row can be read, or no format has the keys of the first one.
     """
     reading = Reading(source, located, "answers", turns)
-    name, reason = reading.format(list(itertools.islice(located.rows(0), 1)))
+    some = bool(source.rows or located.sample)
+    name, reason = reading.format_of_any(itertools.islice(located.rows(0), _TRIED if some else 1))
     told = source.model_dump(exclude={"path", "weight", "rows", "subset", "split", "revision"})
     hub = located.count is not None
-    key = repr([told, located.entry, turns, name, reason, located.by_line, hub])
-    return How(reading, name, key, located.path, located.path.is_dir() and not hub, hub, located.by_line), reason
+    key = repr([told, located.entry, turns, name, reason, located.by_line, hub, *(["some"] if some else [])])
+    in_folder = located.path.is_dir() and not hub
+    return How(reading, name, key, located.path, in_folder, hub, located.by_line, some), reason
 
 
 def files_of(located: Located) -> list[Path]:
@@ -151,8 +155,8 @@ def prepare_streamed(
     first = _looked(train, order, _LOOKED_CHARACTERS, lambda rows: tell("tokenizing", rows, None))
     some = _looked(held, range(min(len(held), SEEN_ROWS)), _LOOKED_VALIDATION, lambda rows: None)
     shards = [shard for one in opened for shard in one.shards]
-    longest, total = max(shard.longest for shard in shards), pool.characters(train_places)
-    estimate = _estimated(train, held, first, some, longest, total, config)
+    totals = pool.characters(train_places), pool.characters(held_places)
+    estimate = _estimated(train, held, first, some, max(shard.longest for shard in shards), totals, config)
     report = _report(config, opened, chosen, estimate, [unit for unit, _ in (*first, *some)])
     _count_used(report.sources, [one.count for one in opened], train_places, held_places)
     report.seed = seed
@@ -171,14 +175,27 @@ def prepare_streamed(
 
 
 def _chosen(one: Opened, at: int, seed: int) -> Any:
-    """(N,) places of a source's rows that the run takes."""
+    """(N,) places of a source's rows that the run takes.
+
+    Raises:
+        InputError: one of them cannot be used.
+        InputErrors: several; the first five are named.
+    """
     import numpy as np
 
     wanted = one.source.rows or one.located.sample
     if not wanted:
         return np.arange(one.count, dtype=np.int64)
     rng = random.Random(f"{seed}/rows/{at}")
-    return np.array(choose_rows(one.count, wanted, rng), dtype=np.int64)
+    places = np.array(choose_rows(one.count, wanted, rng), dtype=np.int64)
+    errors, bad, start = list[InputError](), 0, 0
+    for shard in one.shards:
+        wrong = shard.unusable(places[(places >= start) & (places < start + shard.count)] - start)
+        errors += [shard.problem(int(row)) for row in wrong[: SHOWN_ERRORS - len(errors)]]
+        bad, start = bad + len(wrong), start + shard.count
+    if errors:
+        raise_all(errors, bad, one.how.path)
+    return places
 
 
 def _divided(config: DataConfig, counts: Sequence[int], chosen: Sequence[Any], seed: int) -> tuple[Any, Any]:
@@ -230,14 +247,16 @@ def _looked(
 
 
 def _estimated(
-    train: StreamedRows, held: StreamedRows, first: Looked, some: Looked, longest: int, total: int, config: DataConfig
-) -> Estimate:
+    train: StreamedRows, held: StreamedRows, first: Looked, some: Looked, longest: int, totals: tuple[int, int],
+    config: DataConfig,
+) -> Estimate:  # fmt: skip
     """What follows for all rows from those that were looked at.
 
     Args:
         train, held: all rows of training and of validation.
         first, some: those of them that were looked at, with their characters.
-        longest, total: characters of the longest row, and of all examples of an epoch.
+        longest: characters of the longest row.
+        totals: characters of all examples of an epoch, and of all rows of validation.
         config: section `data`.
 
     Raises:
@@ -251,13 +270,17 @@ def _estimated(
         )  # fmt: skip
     tokens, characters = sum(unit.length for unit, _ in first), max(1, sum(size for _, size in first))
     # All examples have this many times the characters of those that were looked at.
-    times = max(1.0, total / characters)
+    times = max(1.0, totals[0] / characters)
+    held_kept = [row for row in (held.within(unit) for unit, _ in some) if row is not None]
+    held_times = max(1.0, totals[1] / max(1, sum(size for _, size in some)))
     most = max(math.ceil(MARGIN * longest * tokens / characters), *(unit.length for unit, _ in (*first, *some)))
     return Estimate(
         count=len(train),
         validation_count=len(held),
         tokens=round(times * sum(row.tokens for row in kept)),
         supervised=round(times * sum(row.supervised for row in kept)),
+        validation_tokens=round(held_times * sum(row.tokens for row in held_kept)),
+        validation_supervised=round(held_times * sum(row.supervised for row in held_kept)),
         longest=min(config.limit, most),
         validation_longest=min(config.limit, most) if len(held) else 0,
         each=[row.length for row in kept],
@@ -272,7 +295,8 @@ def _report(
     report = DataReport([_source(one, len(places), at < len(config.train)) for at, (one, places) in taken])
     report.lengths = summarize_lengths([unit.length for unit in looked], config.limit)
     report.train_rows, report.validation_rows = estimate.count, estimate.validation_count
-    report.tokens, report.supervised_tokens = estimate.tokens, estimate.supervised
+    report.tokens = estimate.tokens + estimate.validation_tokens
+    report.supervised_tokens = estimate.supervised + estimate.validation_supervised
     report.findings = streamed_findings(estimate, len(looked), config)
     report.findings += Notes().add(looked).findings()
     report.findings += unused_keys(sum((shard.unread for one in opened for shard in one.shards), Unread()))

@@ -121,7 +121,9 @@ def look(
         )
     estimate = _estimated(config, figures)
     looked = [unit for *_, units in figures for unit in units]
-    report = DataReport(reports, estimate.count, estimate.validation_count, estimate.tokens, estimate.supervised)
+    report = DataReport(reports, estimate.count, estimate.validation_count)
+    report.tokens = estimate.tokens + estimate.validation_tokens
+    report.supervised_tokens = estimate.supervised + estimate.validation_supervised
     report.seed, report.lengths = seed, summarize_lengths([unit.length for unit in looked], config.limit)
     report.findings = streamed_findings(estimate, len(looked), config, "" if exact else "about ")
     report.findings += _pass_findings(sum(located.bytes for _, located in here))
@@ -167,29 +169,33 @@ def look_at_one(
 def _estimated(config: DataConfig, figures: Sequence[tuple[bool, int, int, list[Unit]]]) -> Estimate:
     share = 0.0 if isinstance(config.validation, str) else config.validation
     cut = config.truncation == "cut"
-    count = held = tokens = supervised = 0
+    count = held = tokens = supervised = held_tokens = held_supervised = 0
     each: list[int] = []
     longest = 1
     aways = [round(rows * share) for trained, rows, *_ in figures if trained]
     mixed = mixed_counts(config, [rows - away for (_, rows, *_), away in zip(figures, aways, strict=False)])
     for at, (trained, rows, looked, units) in enumerate(figures):
-        longest = max(longest, *(unit.length for unit in units))
-        if not trained:
-            held += rows
-            continue
+        longest = max([longest, *(unit.length for unit in units)])
         kept = [one for one in (within(unit, config.limit, cut) for unit in units) if one is not None]
-        times = mixed[at] / max(1, looked)
-        count, held = count + mixed[at], held + aways[at]
-        tokens += round(times * sum(unit.tokens for unit in kept))
-        supervised += round(times * sum(unit.supervised for unit in kept))
-        each += [unit.length for unit in kept]
+        # Of one row that was looked at, whether or not it is kept.
+        length = sum(unit.tokens for unit in kept) / max(1, looked)
+        answer = sum(unit.supervised for unit in kept) / max(1, looked)
+        away = aways[at] if trained else rows
+        held, held_tokens = held + away, held_tokens + round(away * length)
+        held_supervised += round(away * answer)
+        if trained:
+            count, tokens = count + mixed[at], tokens + round(mixed[at] * length)
+            supervised += round(mixed[at] * answer)
+            each += [unit.length for unit in kept]
     if not each:
         raise InputError(
             f"none of the rows that were looked at has an answer within {config.limit} tokens", where="data.train",
             fix="Raise data.max_length, or use shorter rows",
         )  # fmt: skip
     most = min(config.limit, round(MARGIN * longest))
-    return Estimate(count, held, tokens, supervised, most, most if held else 0, each)
+    return Estimate(
+        count, held, tokens, supervised, held_tokens, held_supervised, most, most if held else 0, each
+    )  # fmt: skip
 
 
 def _head(how: How, located: Located) -> _Head:
@@ -215,7 +221,7 @@ def _head(how: How, located: Located) -> _Head:
             if left <= 0:
                 break
         rows, size, known = rows + source.count, size + file.stat().st_size, known and source.exact
-    if errors:
+    if errors and not how.some:
         raise_all(errors[:SHOWN_ERRORS], len(errors), how.path)
     if located.count is not None:
         return _Head(examples, located.count, True)

@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from studio.data.files.datafiles import Row, file_sha256, no_rows, open_reader, reading
+from studio.data.files.datafiles import Row, file_sha256, no_rows, open_reader, place, reading
 from studio.data.files.hubsets import read_arrow
 from studio.data.formats.answers import FormatName, Unread
 from studio.data.readers.columnar import columnar_rows
@@ -45,6 +45,8 @@ _ABOUT, _ROWS = "about.json", "rows.jsonl"
 _NUMBERS = {"ends": ("Q", "<u8"), "numbers": ("I", "<u4"), "sizes": ("I", "<u4")}
 _AT_ONCE = 1 << 16  # rows whose numbers are gathered before they are written
 _TOLD_EVERY = 2000
+# In place of its characters, of a row that cannot be used in a file of which only some rows are taken.
+_UNUSABLE = (1 << 32) - 1
 _GIVEN_UP = 7 * 86400  # seconds after which nobody is at work on an index any more
 
 
@@ -60,6 +62,7 @@ class How:
         in_folder: its files are those of a folder, and the numbers of their rows know their file.
         hub: its files are the Arrow streams of a set of the Hub.
         by_line: each line of a plain text file is a row.
+        some: only some of the rows are taken, which are not known yet: one that cannot be used may be left aside.
     """
 
     reading: Reading
@@ -69,6 +72,7 @@ class How:
     in_folder: bool = False
     hub: bool = False
     by_line: bool = False
+    some: bool = False
 
 
 class Shard:
@@ -80,7 +84,7 @@ class Shard:
         longest: characters of its longest row.
         sha256: of the file.
         unread: keys that were not read.
-        chat: whether its first row is a conversation.
+        chat: whether its first usable row is a conversation.
         read_as: how its last plain question and answer was read (`Reading.read_as`).
     """
 
@@ -114,12 +118,31 @@ class Shard:
     def _mapped(self, name: str) -> Any:
         import numpy as np
 
+        if not self.count:  # a file of nothing cannot be mapped
+            return np.empty(0, dtype=_NUMBERS[name][1])
         return np.memmap(self.folder / name, dtype=_NUMBERS[name][1], mode="r", shape=(self.count,))
 
     def number(self, at: int) -> int:
         """Return the number of the row at a place from 0, as errors name it."""
         number = int(self._numbers[at]) + (self._before if self._how.hub else 0)
         return RowNumber(number, self.file) if self._how.in_folder else number
+
+    def unusable(self, places: Any) -> Any:
+        """Return those of some places whose rows cannot be used; there are none where all rows are taken.
+
+        Args:
+            places: (N,) numpy array of whole numbers.
+        """
+        return places[self.sizes[places] == _UNUSABLE]
+
+    def problem(self, at: int) -> InputError:
+        """Return why the row at a place cannot be used."""
+        number, (row,) = self.number(at), self.rows([at])
+        try:
+            self._how.reading.example(row, number, self._how.format)
+        except InputError as error:
+            return error
+        return InputError("the row cannot be used", where=place(self._how.path.name, number), fix="Remove the row")
 
     def rows(self, places: Sequence[int]) -> list[Row]:
         """Return the rows at some places from 0, as they are stored.
@@ -267,11 +290,12 @@ def _pass(file: Path, folder: Path, how: How, before: int, on_rows: Callable[[in
             except InputError as error:
                 bad += 1
                 errors += [error] if len(errors) < SHOWN_ERRORS else []
-                continue
-            chat = example.messages is not None if count == 1 else chat
-            unread.add(example)
-            size = characters(example)
-            longest = max(longest, size)
+                size = _UNUSABLE
+            else:
+                chat = example.messages is not None if count - bad == 1 else chat
+                unread.add(example)
+                size = characters(example)
+                longest = max(longest, size)
             for name, value in (("ends", end), ("numbers", number), ("sizes", size)):
                 kept[name].append(value)
             if count % _AT_ONCE == 0:
@@ -279,9 +303,9 @@ def _pass(file: Path, folder: Path, how: How, before: int, on_rows: Callable[[in
             if count % _TOLD_EVERY == 0:
                 on_rows(count)
         write()
-    if errors:
+    if errors and not how.some:
         raise_all(errors, bad, how.path)
-    if not count:
+    if not count and not how.hub:  # of a set's files one may have none
         raise no_rows(file, kind_of_file(file))
     on_rows(count)
     return {

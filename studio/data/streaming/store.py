@@ -56,7 +56,7 @@ class TokenStore:
         self._data = data.open("a+b", buffering=0)
         self._end = data.stat().st_size
         self._places: Any = None
-        if place.is_file() and place.stat().st_size == _BYTES * 2 * count:
+        if count and place.is_file() and place.stat().st_size == _BYTES * 2 * count:
             self._places = np.memmap(place, dtype="<u8", mode="r+" if self.writes else "r", shape=(count,))
 
     def close(self) -> None:

@@ -63,8 +63,8 @@ def data_summary(run: JobFolder) -> str:
         return "\n".join(lines)
     sums = (
         f"{_counted(report.get('train_rows'))} rows for training and {_counted(report.get('validation_rows'))} for "
-        f"validation. {_counted(report.get('tokens'))} tokens, of which {_counted(report.get('supervised_tokens'))} "
-        "are trained on."
+        f"validation. Together {_counted(report.get('tokens'))} tokens, of which the loss counts "
+        f"{_counted(report.get('supervised_tokens'))}."
     )
     return "\n".join([*lines, "", sums])
 

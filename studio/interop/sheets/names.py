@@ -6,6 +6,7 @@ Each function reads one key of a sheet, whatever the tool calls it, and says in 
 from __future__ import annotations
 
 from studio.interop.sheets.sheet import Sheet
+from studio.interop.values import flag
 
 # Theirs, ours, and how ours differs ("" where it is the same).
 _OPTIMIZERS: dict[str, tuple[str, str]] = {
@@ -211,7 +212,10 @@ def reward_scale(sheet: Sheet, one_out: str = "") -> None:
     given = sheet.word(key)
     if given is None:
         return
-    word = "group" if given in ("true", "yes", "on", "1") else "none" if given in ("false", "no", "off", "0") else given
+    try:
+        word = "group" if flag(given) else "none"
+    except ValueError:
+        word = given
     if one_out:
         same = one_out in ("ignored", word)
         sheet.tell(key, "ignored" if same else "refused", "", "RLOO does not divide by a standard deviation")

@@ -11,9 +11,10 @@ from studio.jobs import JobFolder
 from studio.jobs.store.files import write_atomic
 from studio.jobs.store.request import JobRequest, write_request
 from studio.jobs.store.state import JobState, write_state
+from studio.launch.named import named_paths
 from studio.launch.queueing import queue_run
 from studio.launch.slurm.cluster import node_folder, script_path
-from studio.launch.slurm.script import require_room, script
+from studio.launch.slurm.script import container_mounts, require_room, script
 from studio.models.catalog.names import resolve_model
 from studio.settings import Settings
 from studio.train.preflight import with_absolute_paths
@@ -42,6 +43,7 @@ def launch(settings: Settings, name: str, run: RunConfig, given: dict[str, Any],
     run = with_absolute_paths(run, settings)
     resolve_model(run.model.path, settings, revision=run.model.revision)  # nodes often have no network
     raw = run.model_dump(mode="json")
+    mounts = container_mounts(settings.home, named_paths(run, settings)) if config.container else []
 
     def fill(job: JobFolder) -> None:
         node = node_folder(job)
@@ -51,7 +53,7 @@ def launch(settings: Settings, name: str, run: RunConfig, given: dict[str, Any],
         write_state(node.state_path, JobState(status="queued"))
         if machines > 1:
             write_asked(node.path, Asked(wait=config.wait))
-        write_atomic(script_path(job), script(config, name, node.path, settings.home, machines))
+        write_atomic(script_path(job), script(config, name, node.path, settings.home, machines, mounts))
 
     place = {**config.model_dump(exclude_defaults=True), "to": SLURM, "machine": "Slurm"}
     held = {"reason": "its script was written and not submitted", "fix": "Resume the run, which submits it"}

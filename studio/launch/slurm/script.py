@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from studio.config.launch import SlurmConfig
@@ -94,7 +95,31 @@ def require_room(config: SlurmConfig, training: TrainingConfig) -> None:
         )  # fmt: skip
 
 
-def script(config: SlurmConfig, name: str, job: Path, home: Path, machines: int = 1) -> str:
+def container_mounts(home: Path, named: Iterable[Path]) -> list[Path]:
+    """Return what a container must see of the node: the home, and what a run names outside of it.
+
+    Args:
+        home: the STUDIO_HOME.
+        named: files and folders that the run names.
+
+    Raises:
+        InputError: one has a sign that divides the list of mounts for srun.
+    """
+    mounts: list[Path] = []
+    for path in sorted({home, *named}):  # a folder comes before what lies in it
+        if not any(path.is_relative_to(one) for one in mounts):
+            mounts.append(path)
+    if wrong := next((one for one in mounts if set(",:\n") & set(str(one))), None):
+        raise InputError(
+            "a container cannot be given a path with a comma, a colon or a line break", where=str(wrong),
+            fix="Rename the file or folder, or leave out --with container",
+        )  # fmt: skip
+    return mounts
+
+
+def script(
+    config: SlurmConfig, name: str, job: Path, home: Path, machines: int = 1, mounts: Sequence[Path] = ()
+) -> str:
     """Write the script.
 
     Args:
@@ -103,6 +128,7 @@ def script(config: SlurmConfig, name: str, job: Path, home: Path, machines: int 
         job: folder of the job on the node, on a file system that the node shares.
         home: the STUDIO_HOME.
         machines: of the run; each is a task.
+        mounts: of the container (`container_mounts`); none without one.
     """
     asked = {
         "job-name": f"studio-{' '.join(name.split())}", "output": _pattern(job.parent / "slurm.log"),
@@ -120,19 +146,22 @@ def script(config: SlurmConfig, name: str, job: Path, home: Path, machines: int 
     lines = [f"#SBATCH --{key}={_quoted(str(value))}" for key, value in asked.items() if value != ""]
     lines.append("#SBATCH --requeue" if config.requeue else "#SBATCH --no-requeue")
     body = _BODY.format(
-        job=shlex.quote(str(job)), home=shlex.quote(str(home)), run=_run(config, home, machines),
+        job=shlex.quote(str(job)), home=shlex.quote(str(home)), run=_run(config, machines, mounts),
         names=_NAMES if machines > 1 else "",
     )  # fmt: skip
     return "\n".join(["#!/bin/bash", *lines, "", body])
 
 
-def _run(config: SlurmConfig, home: Path, machines: int) -> str:
+def _run(config: SlurmConfig, machines: int, mounts: Sequence[Path]) -> str:
     # Since Slurm 22.05 a step does not take this from the job, and would have one core for each task.
     words = ["srun", f"--ntasks={machines}", f"--cpus-per-task={config.cpus}"]
     if machines > 1:
         words += ["--kill-on-bad-exit=0", f"--wait={_LAST_SECONDS}"]
     if config.container:
-        words += [f"--container-image={config.container}", f"--container-mounts={home}:{home}"]
+        words += [
+            f"--container-image={config.container}",
+            f"--container-mounts={','.join(f'{one}:{one}' for one in mounts)}",
+        ]
     command = module_command("studio.launch.slurm.node")
     if config.python:
         command[0] = config.python

@@ -18,12 +18,9 @@ from studio.data.sources.locate import is_hub_source
 from studio.errors import InputError
 from studio.foreign import as_path, read_json_file
 from studio.jobs.store.files import write_atomic
+from studio.launch.named import FILES, MODELS
 from studio.launch.ssh.parcel import Parcel, make_parcel
 from studio.settings import ASSETS, Settings
-
-# Options that name a folder with a model, beside model.path, and those that name a file.
-_MODELS = (("tuning", "adapter"), ("method", "reward_model"))
-_FILES = (("method", "reward_schema"), ("method", "reward_python"))
 
 
 @dataclass
@@ -99,10 +96,10 @@ def pack(config: dict[str, Any], settings: Settings, files: str, desk: Path) -> 
     model = as_path(run.model.path)
     if model.is_absolute():
         raw["model"]["path"] = take(model)
-    for section, name in _MODELS:
+    for section, name in MODELS:
         if raw[section].get(name) and getattr(run, section).reads(name):
             raw[section][name] = take(as_path(raw[section][name]))
-    for section, name in _FILES:
+    for section, name in FILES:
         if raw[section].get(name) and getattr(run, section).reads(name):
             file, colon, function = raw[section][name].partition(":")
             raw[section][name] = f"{take(as_path(file))}{colon}{function}"

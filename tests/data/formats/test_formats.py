@@ -263,6 +263,13 @@ def test_a_tool_call_is_no_text_to_compare_with() -> None:
         split_prompt(parse_row({"messages": [Q, CALLED]}, 1, "x", "messages"))
 
 
+def test_an_answer_of_weight_0_is_not_what_a_prompt_asks_for() -> None:
+    light = {**A, "content": "later", "weight": 0}
+    assert split_prompt(parse_row({"messages": [S, Q, A, Q, light]}, 1, "x", "messages")) == ([S, Q], "a")
+    asked, answer = split_prompt(parse_row({"messages": [Q, light, Q, A]}, 1, "x", "messages"))
+    assert asked == [Q, light, Q] and answer == "a"
+
+
 def test_split_prompt() -> None:
     assert split_prompt(parse_row({"messages": [S, Q, A]}, 1, "x", "messages")) == ([S, Q], "a")
     assert split_prompt(parse_row({"prompt": "q", "completion": "a"}, 1, "x", "prompt_completion")) == ("q", "a")

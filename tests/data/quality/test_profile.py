@@ -17,6 +17,7 @@ from studio.data.prepare.batch import packing, padding
 from studio.data.prepare.pipeline import prepare_data
 from studio.data.quality.contents import has_broken_characters
 from studio.data.quality.secrets import KINDS, find_secrets, hide_secrets
+from studio.data.sources import stream
 from studio.data.sources.locate import Located, locate
 from studio.data.sources.stream import draw
 from studio.data.worker.client import DataWorker
@@ -209,6 +210,37 @@ def test_a_draw_reads_the_lines_it_names(write: Write, settings: Settings) -> No
     broken = write("b.jsonl", "".join(json.dumps(row) + "\n" for row in rows[:50]) + "{broken\n")
     with pytest.raises(InputError, match="row 51"):
         draw(located(broken), 51, 7)
+
+
+@pytest.mark.parametrize("kind", ["blanks", "encoding", "one object on several lines", "changes"])
+def test_a_draw_of_lines_that_are_no_rows(write: Write, settings: Settings, monkeypatch: Any, kind: str) -> None:
+    """A file that can be read is drawn from; one that cannot is refused in a sentence."""
+    rows = [chat("é" if n > 3 else "e", str(n)) for n in range(60)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path = write("x.jsonl", "\n".join(lines) + "\n")
+    if kind == "blanks":
+        path.write_text("\n  \n".join(lines) + "\n \t\n", encoding="utf-8")
+    elif kind == "encoding":
+        path.write_bytes("\n".join(lines).encode("latin-1"))
+    elif kind == "one object on several lines":
+        path.write_text("\n".join([lines[0], *(line.replace(",", ",\n") for line in lines[1:])]), encoding="utf-8")
+    else:
+        counted = stream._count_lines
+
+        def then_cut(file: Path, on_rows: Any) -> Any:
+            found = counted(file, on_rows)
+            file.write_text(lines[0] + "\n")
+            return found
+
+        monkeypatch.setattr(stream, "_count_lines", then_cut)
+    located = locate(DataSource(path=str(path)), settings)
+    try:
+        drawn = draw(located, 120, 7)
+    except InputError as error:
+        assert kind != "blanks" and "x.jsonl" in error.sentence and error.fix
+        assert ("still being written" in error.sentence) == (kind == "changes")
+    else:
+        assert kind != "changes" and [row for _, _, row in drawn.rows] == rows
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,9 @@ def test_a_plan_reads_a_few_rows_until_a_run_has_read_all(settings, tokenizer, t
     assert not (settings.home / "cache" / "streams").exists()
     whole = prepare_data(DataConfig(**{**data, "streaming": "off"}), MethodConfig(), tokenizer, settings)
     assert estimate["tokens"] == pytest.approx(sum(row.tokens for row in whole.train), rel=0.2)
+    told = found["report"]["tokens"], found["report"]["supervised_tokens"]
+    assert told == pytest.approx((whole.report.tokens, whole.report.supervised_tokens), rel=0.2)
+    assert told[0] > estimate["tokens"] and estimate["validation_tokens"] == pytest.approx(told[0] * 0.1, rel=0.2)
     assert estimate["longest"] >= max(row.length for row in whole.train) * 0.9
 
     prepare_data(DataConfig(**data), MethodConfig(), tokenizer, settings)
@@ -102,3 +105,12 @@ def test_the_page_looks_at_some_rows_and_says_so(settings, monkeypatch) -> None:
     profile = asked("profile", settings, data, confined=True)
     assert profile["sampled"]["rows"] == 30
     assert asked("inspect", settings, data, path=str(folder))["rows"] == 40, "the command reads all"
+
+
+def test_a_plan_passes_over_a_bad_row_where_only_some_are_taken(settings, tmp_path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS[:7], {"prompt": "a"}, *ROWS[7:]]))
+    with pytest.raises(InputError, match=r"rows\.jsonl, row 8"):
+        asked("lengths", settings, options(path, validation=0))
+    found = asked("lengths", settings, options(path, validation=0, train=[{"path": str(path), "rows": 6}]))
+    assert found["estimate"]["count"] == 6 and found["report"]["tokens"] > 0

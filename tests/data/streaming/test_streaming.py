@@ -53,15 +53,15 @@ def lines(rows: list[Row]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def as_hub_set(settings: Settings, rows: list[Row]) -> str:
-    """Put rows where a set of the Hub lies once it was fetched, in two files."""
+def as_hub_set(settings: Settings, rows: list[Row], like: list[Row] | None = None) -> str:
+    """Put rows where a set of the Hub lies once it was fetched, in two files of 30; `like` has the form of none."""
     import pyarrow as pa
 
     asked = HubSet("org/rows")
     folder = set_folder(asked, settings)
     folder.mkdir(parents=True)
     for at in range(2):
-        table = pa.Table.from_pylist(rows[at * 30 : at * 30 + 30])
+        table = pa.Table.from_pylist(rows[at * 30 : at * 30 + 30], pa.Table.from_pylist(like or rows).schema)
         with pa.OSFile(str(folder / f"{at}.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
             writer.write_table(table, max_chunksize=16)
     told = {"files": ["0.arrow", "1.arrow"], "rows": len(rows), "commit": "c0ffee"}
@@ -129,13 +129,26 @@ def test_several_sets_are_mixed_and_their_rows_chosen_as_without_streaming(setti
         assert used[0] == used[1]
         said = [[one.text for one in each.report.findings if "the mix" in one.text] for each in (whole, streamed)]
         assert said[0] == said[1] != []
-        assert streamed.report.tokens == sum(row.tokens for row in whole.train), "all rows were looked at"
+        assert streamed.report.tokens == whole.report.tokens, "all rows were looked at"
 
 
 def test_the_tokens_of_a_few_rows_are_not_those_of_the_whole_file(settings, tokenizer, write) -> None:
     data = {"train": [{"path": str(write("rows.jsonl", ROWS)), "rows": 5}], "validation": 0}
     whole, streamed = (prepared(settings, tokenizer, "", streaming=one, **data) for one in ("off", "on"))
     assert streamed.report.tokens == whole.report.tokens
+
+
+@pytest.mark.parametrize("validation", [0.2, "file"])
+def test_tokens_of_the_report_are_those_of_training_and_validation_with_streaming_too(
+    settings, tokenizer, write, validation
+) -> None:
+    path, held = write("rows.jsonl", ROWS[:30]), write("held.jsonl", ROWS[30:])
+    data = {"validation": str(held) if validation == "file" else validation}
+    whole, streamed = (prepared(settings, tokenizer, path, streaming=one, **data) for one in ("off", "on"))
+    both = [*whole.train, *whole.validation]
+    for report in (whole.report, streamed.report):
+        assert report.tokens == sum(row.tokens for row in both), "all rows were looked at"
+        assert report.supervised_tokens == sum(row.supervised for row in both)
 
 
 def test_a_validation_file_and_limits_are_those_without_streaming(settings, tokenizer, write) -> None:
@@ -198,6 +211,36 @@ def test_bad_rows_are_named_before_anything_is_loaded(settings, tokenizer, write
         prepared(settings, tokenizer, write("rows.jsonl", "".join(content)))
     assert caught.value.errors[0].where.startswith("rows.jsonl, row 4")
     assert caught.value.errors[1].where.startswith("rows.jsonl, row 18")
+
+
+@pytest.mark.parametrize(("kind", "bad"), [("jsonl", 7), ("jsonl", 0), ("folder", 7), ("parquet", 7)])
+def test_a_bad_row_that_is_not_chosen_refuses_no_run(settings, tokenizer, tmp_path, kind: str, bad: int) -> None:
+    """As without streaming: only the rows that `rows` takes have to be usable."""
+    rows: list[Any] = [*ROWS[:20]]
+    if kind == "parquet":
+        path = tmp_path / "rows.parquet"
+        rows[bad] = {"messages": []}
+        as_parquet(path, rows)
+    elif kind == "jsonl":
+        path = tmp_path / "rows.jsonl"
+        rows[bad] = {"prompt": "a"}
+        path.write_text(lines(rows))
+    else:
+        path = tmp_path / "rows"
+        path.mkdir()
+        rows[bad] = {"prompt": "a"}
+        for at in range(2):
+            (path / f"{at}.jsonl").write_text(lines(rows[at * 10 : at * 10 + 10]))
+    outcomes = []
+    for wanted in (3, 6, 19, 20):
+        data = {"train": [{"path": str(path), "rows": wanted}], "validation": 0}
+        for streaming in ("off", "on"):
+            try:
+                outcomes.append(told(prepared(settings, tokenizer, "", streaming=streaming, **data).train))
+            except InputError as error:
+                outcomes.append(error.sentence.partition(":")[0])  # type: ignore[arg-type]
+    assert outcomes[::2] == outcomes[1::2]
+    assert any(isinstance(one, list) for one in outcomes) and f"row {bad + 1}" in str(outcomes[-1])
 
 
 def test_a_truncated_parquet_shard_is_named(settings, tokenizer, tmp_path) -> None:

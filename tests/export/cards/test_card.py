@@ -107,7 +107,7 @@ def test_data_and_settings_are_told_and_nothing_of_this_machine(run: JobFolder) 
     for line in (
         "| orders.jsonl | training | 1,200 | 90,000 |", "| org/rows | training | 300 | 10,500 |",
         "| held.jsonl | validation | 50 | 4,000 |",
-        "1,500 rows for training and 50 for validation. 104,500 tokens, of which 33,000 are trained on.",
+        "1,500 rows for training and 50 for validation. Together 104,500 tokens, of which the loss counts 33,000.",
         "`tuning.rank` | 32 |", "`training.seed` | 7 |", "`training.epochs` | 2 |", "`method.name` | sft |",
         "`training.learning_rate` | auto (0.0002) |", "`data.system` | set |", "`training.batch_size` | ",
         "transformers 5.23.0, torch 2.13.0, python 3.11.9", "it was compared on hub--lab--base; and so on.",

@@ -9,8 +9,12 @@ import gradio as gr
 import pytest
 
 from studio.config import RunConfig
+from studio.config.remote import OpenAIConfig, asked_elsewhere
 from studio.errors import InputError
 from studio.jobs import find_job, list_jobs
+from studio.jobs.store.files import write_json
+from studio.jobs.store.folder import create_job
+from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
 from studio.ui.page import build_page
 from studio.ui.server.services import Services
@@ -137,6 +141,36 @@ def test_the_runs_own_validation_rows_come_first(
     assert rows.choices[0] == ("Validation rows of this run", "validation") and rows.value == "validation"
     card.submit(run.id, rows.value, "")
     assert submitted[0][2]["data"] == "validation"
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows"),
+    [
+        ({"data": "demo/train.jsonl"}, "demo/test.jsonl"), ({"data": "/a.jsonl", "validation": "/b.jsonl"}, "/b.jsonl"),
+        ({"data": "demo/train.jsonl", "validation_share": 0.1}, "validation"), ({"data": "/a.jsonl"}, ""),
+    ],
+)  # fmt: skip
+def test_rows_for_a_model_at_a_service_are_those_that_its_evaluation_takes(
+    card: EvaluationCard,
+    settings: Settings,
+    submitted: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: Any,
+    rows: str,
+) -> None:
+    monkeypatch.setattr(evaluation, "rows_path", lambda settings, path: path)
+    config = OpenAIConfig.model_validate(asked).model_dump(mode="json")
+    job = create_job(settings.jobs, "openai", "own", config)
+    write_json(job.path / "openai.json", {"tuned": "ft:own"})
+    write_state(job.state_path, JobState(status="completed"))
+    _, offered, _ = card.refresh(job.id)
+    assert (offered.value or "") == rows
+    if rows:
+        card.submit(job.id, None, "")
+        assert submitted[0][2]["data"] == rows == asked_elsewhere("auto", config, "own")
+    else:
+        with pytest.raises(InputError, match=r"held out no rows\. Choose a file of rows"):
+            card.submit(job.id, None, "")
 
 
 def test_a_run_that_held_out_no_rows_asks_for_some(

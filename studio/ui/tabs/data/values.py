@@ -104,7 +104,7 @@ def whole_count(config: RunConfig, page: Page, name: str) -> tuple[dict[str, Any
         "name": name,
         "state": f"ready for {config.method.name.upper()}",
         "level": "ok",
-        "counts": counts(rows, report["tokens"], report["supervised_tokens"]),
+        "counts": counts(rows, report["tokens"], report["supervised_tokens"], report["validation_rows"]),
         "sources": [source_value(one) for one in report["sources"]],
         "lengths": report["lengths"],
         "split": {"train": report["train_rows"], "validation": report["validation_rows"]},
@@ -113,13 +113,17 @@ def whole_count(config: RunConfig, page: Page, name: str) -> tuple[dict[str, Any
     return shown, f"{name} · {rows:,} rows"
 
 
-def counts(rows: int, tokens: int, supervised: int) -> str:
+def counts(rows: int, tokens: int, supervised: int, held: int = 0) -> str:
     """How much there is, in one line.
 
     Args:
         rows, tokens, supervised: totals; supervised tokens are those the loss counts.
+        held: how many of the rows are for validation.
     """
-    return f"{rows:,} row{'' if rows == 1 else 's'} · {tokens:,} tokens, {supervised:,} of them trained on"
+    some = f"{rows:,} row{'' if rows == 1 else 's'}"
+    if held:
+        return f"{some}, {held:,} of them for validation · {tokens:,} tokens in all, {supervised:,} in the loss"
+    return f"{some} · {tokens:,} tokens, {supervised:,} of them trained on"
 
 
 def refused(config: RunConfig, page: Page, name: str, error: StudioError) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import gradio as gr
 from studio.config.describe import options_of
 from studio.config.jobs import AUTO, DEMO_TEST, HELD_OUT, EvaluateConfig, asked_rows, compares
 from studio.config.load import build as build_config
+from studio.config.remote import asked_elsewhere
 from studio.errors import InputError
 from studio.jobs import JobFolder, submit
 from studio.settings import Settings
@@ -117,10 +118,7 @@ class EvaluationCard:
             InputError: nothing is chosen, and the run held out no rows.
         """
         run = require_model(self.settings, job_id)
-        if is_elsewhere(run):
-            rows = data or usual(run) or HELD_OUT
-        else:
-            rows = asked_rows(data or AUTO, run.training, run.request.name)
+        rows = _asked(data or AUTO, run)
         rows = rows if rows == HELD_OUT else rows_path(self.settings, rows)
         asked = {"run": run.id, "data": rows, "limit": limit or None}
         config = build_config(EvaluateConfig, asked)
@@ -132,14 +130,16 @@ def usual(run: JobFolder | None) -> str:
     """The rows that an evaluation of a run is offered first; "" where it held out none and is none of the demo's."""
     if run is None:
         return DEMO_TEST
-    if is_elsewhere(run):
-        config = run.request.config
-        demo = DEMO_TEST if str(config.get("data")).startswith("demo/") else ""
-        return str(config.get("validation") or (HELD_OUT if config.get("validation_share") else demo))
     try:
-        return asked_rows(AUTO, run.training, run.request.name)
+        return _asked(AUTO, run)
     except InputError:  # it held out none
         return ""
+
+
+def _asked(data: str, run: JobFolder) -> str:
+    if is_elsewhere(run):
+        return asked_elsewhere(data, run.request.config, run.request.name)
+    return asked_rows(data, run.training, run.request.name)
 
 
 def offered(settings: Settings, run: JobFolder | None) -> list[tuple[str, str]]:
