@@ -6,6 +6,7 @@ one JSON object, also for an error; everything that is for a person goes to stde
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import traceback
@@ -23,6 +24,11 @@ from studio.private import begin
 
 # typer brings click inside itself and shows its classes only by way of this one.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+
+_RIGHTS = "Check who owns it and who may write there (ls -l), or point STUDIO_HOME to a folder of yours"
+_REMEDIES = {
+    errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: "Point STUDIO_HOME to a disk that can be written",
+}  # fmt: skip
 
 app = typer.Typer(
     name="studio",
@@ -83,4 +89,5 @@ def main(argv: list[str] | None = None) -> int:
 
 def _from_os(error: OSError) -> StudioError:
     place = str(error.filename) if error.filename else ""
-    return StudioError((error.strerror or str(error)).lower(), where=place, fix="Check the path and the free space")
+    fix = _REMEDIES.get(error.errno or 0, "Check the path and the free space")
+    return StudioError((error.strerror or str(error)).lower(), where=place, fix=fix)

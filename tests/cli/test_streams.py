@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
-from studio.cli.jobs import watch
+from studio.cli.jobs import listing, watch
 from studio.jobs.store.folder import create_job
 from studio.jobs.store.state import JobState, write_state
 from studio.settings import Settings
@@ -125,5 +127,21 @@ def test_rows_that_openai_refuses_are_one_answer(tmp_path: Path) -> None:
 
 def test_signing_out_answers_in_json(tmp_path: Path) -> None:
     assert call_studio("sign-out", "--json", home=tmp_path).json == {"ended": 0}
-    refused = call_studio("link", "--json", home=tmp_path)
-    assert refused.code == 2 and refused.json["error"]["what"] == "no page of this home opens with a link"
+    for damaged in (None, "{", "[1]"):
+        if damaged is not None:
+            (tmp_path / "page.json").write_text(damaged)
+        refused = call_studio("link", "--json", home=tmp_path)
+        assert refused.code == 2 and refused.json["error"]["what"] == "no page of this home opens with a link"
+
+
+def test_what_the_system_refuses_says_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, words in ((errno.EACCES, "Check who owns it"), (errno.EROFS, "to a disk that can be written")):
+        refused = OSError(number, os.strerror(number), "/a/home")
+        monkeypatch.setattr(listing, "list_jobs", MagicMock(side_effect=refused))
+        done = call_studio("jobs", "list", "--json", home=tmp_path)
+        assert done.code == 1 and done.json["error"]["where"] == "/a/home" and words in done.json["error"]["fix"]
+
+
+def test_a_path_that_is_too_long_is_no_job(tmp_path: Path) -> None:
+    done = call_studio("jobs", "show", f"/{'a' * 300}", "--json", home=tmp_path)
+    assert done.code == 2 and done.json["error"]["what"].startswith("there is no job '/aaa")

@@ -59,8 +59,11 @@ def link(as_json: Json = False) -> None:
     from studio.ui.server.sessions import SessionFile
 
     home = read_settings().home
-    page = read_json(home / PAGE)
-    if not page or not page.get("by_link"):
+    try:
+        page = read_json(home / PAGE)
+    except ValueError:  # damaged: the page writes it anew when it is started
+        page = None
+    if not isinstance(page, dict) or not page.get("by_link"):
         raise InputError(
             "no page of this home opens with a link", where=str(home), fix="Start it with STUDIO_TOKEN=1 studio ui"
         )
