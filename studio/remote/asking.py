@@ -10,6 +10,7 @@ from studio.errors import InputError
 from studio.jobs.actions.client import ensure_supervisor, request_stop, submit
 from studio.jobs.store.finding import jobs_of_kind
 from studio.jobs.store.folder import JobFolder
+from studio.jobs.store.joblock import job_locked
 from studio.jobs.store.state import JobState, write_state
 from studio.locks import locked
 from studio.private import make_home
@@ -116,7 +117,7 @@ def go_on(settings: Settings, job: JobFolder) -> str:
             if status == "paused":
                 client.fine_tuning.jobs.resume(record.job)
                 said.append("it was resumed at the service")
-    with locked(job.path / ".resume.lock", f"'{job.name}' cannot be followed again now"):
+    with job_locked(job.path, ".resume.lock", f"'{job.name}' cannot be followed again now"):
         state = job.state()
         # One that succeeded there and ended early here goes on here, where its models are noted.
         followed = state.status == "completed" or (state.final and record.status in _FREE)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from studio.cli.jobs import branch, keep, queue
-from studio.cli.jobs.watch import follow, raise_unless_completed
+from studio.cli.jobs.watch import FOLLOW, follow, raise_unless_completed
 from studio.cli.output import answer, say, table, write
 from studio.cli.work.train import Detach, Job, Json
 from studio.errors import InputError
@@ -44,6 +44,8 @@ def _group(context: typer.Context, as_json: Json = False) -> None:
     """List jobs and act on them; without a verb, list them."""
     if context.invoked_subcommand is None:
         list_all(as_json)
+    elif as_json:  # before the verb it means the same as behind it
+        context.default_map = {context.invoked_subcommand: {"as_json": True}}
 
 
 @group.command("list")
@@ -83,13 +85,13 @@ def _kind(job: JobFolder) -> str:
 @group.command("show")
 def show(
     job_id: Job,
-    following: Annotated[bool, typer.Option("--follow", help="Follow the job until it ends.")] = False,
+    following: Annotated[bool, typer.Option("--follow", help=FOLLOW)] = False,
     as_json: Json = False,
 ) -> None:
     """Show a job: its state, what it reported, its files."""
     job = find_job(read_settings().jobs, job_id)
     if following:
-        follow(job)
+        follow(job, stops=False)
     _tell(job, as_json)
 
 

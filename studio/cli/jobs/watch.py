@@ -18,6 +18,7 @@ from studio.jobs import JobFolder, JobState, read_events, request_stop
 
 POLL_SECONDS = 0.2
 PLAIN_SECONDS = 10.0  # between lines where no terminal shows bars
+FOLLOW = "Follow the job until it ends; Ctrl-C only ends the showing."
 
 
 def follow(job: JobFolder, offset: int = 0, *, stops: bool = True) -> JobState:
@@ -44,6 +45,7 @@ def follow(job: JobFolder, offset: int = 0, *, stops: bool = True) -> JobState:
                 time.sleep(0 if events else POLL_SECONDS)
             except KeyboardInterrupt:
                 if not stops:
+                    say("no longer followed; the job goes on")
                     raise
                 asked += 1
                 request_stop(job, now=asked > 1)

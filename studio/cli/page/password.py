@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from studio.cli.output import say
+from studio.cli.output import answer, say, write
+from studio.cli.work.train import Json
 from studio.errors import InputError
 from studio.jobs.run.notify import PAGE
 from studio.jobs.store.files import read_json
@@ -46,31 +47,36 @@ def password(
         raise InputError("the passwords do not match", where="password", fix="Type the same password twice")
     hashed = hash_password(given)
     if file is None:
-        print(f"{user}:{hashed}")
+        write(f"{user}:{hashed}\n")
         return
     path = file.expanduser().absolute()
     known = write_login(path, user, hashed)
     say(f"{'new password' if known else 'login'} of {user} written. Start the page with STUDIO_LOGIN_FILE={path}")
 
 
-def link() -> None:
+def link(as_json: Json = False) -> None:
     """Print a link that opens the page once, where it was started with STUDIO_TOKEN=1; it lasts 12 hours."""
     from studio.ui.server.sessions import SessionFile
 
     home = read_settings().home
-    page = read_json(home / PAGE)
-    if not page or not page.get("by_link"):
+    try:
+        page = read_json(home / PAGE)
+    except ValueError:  # damaged: the page writes it anew when it is started
+        page = None
+    if not isinstance(page, dict) or not page.get("by_link"):
         raise InputError(
             "no page of this home opens with a link", where=str(home), fix="Start it with STUDIO_TOKEN=1 studio ui"
         )
-    print(f"{page['address']}#link={SessionFile(home).new_link()}")
+    found = f"{page['address']}#link={SessionFile(home).new_link()}"
+    answer(as_json, {"link": found}, found)
 
 
 def sign_out(
     user: Annotated[str | None, typer.Option("--user", help="Only this name; by default everyone.")] = None,
+    as_json: Json = False,
 ) -> None:
     """End the page's sessions everywhere, at once: browsers and scripts have to sign in again."""
     from studio.ui.server.sessions import SessionFile
 
     ended = SessionFile(read_settings().home).end_all(user)
-    say(f"{ended} session{'' if ended == 1 else 's'} ended")
+    answer(as_json, {"ended": ended}, f"{ended} session{'' if ended == 1 else 's'} ended")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from studio.cli.jobs.watch import follow, raise_unless_completed
+from studio.cli.jobs.watch import FOLLOW, follow, raise_unless_completed
 from studio.cli.output import answer, say, table
 from studio.cli.work.train import Detach, Json
 from studio.config.load import apply_set, build, load_yaml
@@ -138,7 +138,7 @@ def jobs(
 @group.command("show")
 def show(
     wanted: JobName,
-    following: Annotated[bool, typer.Option("--follow", help="Follow the job until it ends.")] = False,
+    following: Annotated[bool, typer.Option("--follow", help=FOLLOW)] = False,
     as_json: Json = False,
 ) -> None:
     """Show a job: its state here and there, its models, its checkpoints."""
@@ -147,7 +147,7 @@ def show(
     if not job.state().final:
         ensure_supervisor(settings)
     if following:
-        follow(job)
+        follow(job, stops=False)
     _tell(job, as_json)
 
 

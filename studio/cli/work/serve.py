@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -50,7 +49,6 @@ def serve(
         answer(
             as_json, told, f"{title} answers at {trial.url}; clients ask for the model {told['model']}. Ctrl-C ends it."
         )
-        sys.stdout.flush()  # a program that reads it waits for nothing else
         trial.process.wait()
         raise StudioError(f"{title} {why_failed(trial)}", fix=f"Its log is {trial.log}")
     except KeyboardInterrupt:

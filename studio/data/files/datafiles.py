@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ __all__ = [
     "no_rows", "open_reader", "place", "read_rows", "reading", "resolve_path",
 ]  # fmt: skip
 
+# Addresses, which are no paths: file:///rows.jsonl, hf://datasets/org/name.
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_HUB_SET = re.compile(r"(?:hf:/|https?://(?:www\.)?(?:huggingface\.co|hf\.co))/datasets/([\w.-]+/[\w.-]+)")
+
 
 def resolve_path(path: str, settings: Settings, confined: bool = False) -> Path:
     """Return the file, or the folder of data files, that a path of the configuration means.
@@ -46,9 +51,10 @@ def resolve_path(path: str, settings: Settings, confined: bool = False) -> Path:
         confined: allow only files in `settings.roots` (after links are resolved); for paths the page names.
 
     Raises:
-        InputError: there is no such file, it is a folder without data files or with several kinds of them, or it
-            lies outside of the allowed folders.
+        InputError: it is an address, there is no such file, it is a folder without data files or with several kinds
+            of them, or it lies outside of the allowed folders.
     """
+    _refuse_address(path)
     given = as_path(path)
     if given.parts[:1] == ("demo",):
         found = ASSETS / given
@@ -228,13 +234,33 @@ def no_rows(path: Path, file_kind: FileKind) -> InputError:
 
 def _require_path(path: Path, given: str) -> None:
     if not exists(path):
-        raise InputError(f"there is no file '{given:.200}'", where=f"{path!s:.200}", fix=_nearest(path))
+        raise InputError(f"there is no file '{given:.200}'", where=f"{path!s:.200}", fix=_instead(path))
     if path.is_file():
         return
     if path.is_dir():
         data_files(path)
     else:
         raise InputError(f"'{given}' is not a regular file", where=str(path), fix="Give a data file or a folder")
+
+
+def _refuse_address(given: str) -> None:
+    scheme = _ADDRESS.match(given.strip())
+    if scheme is None:
+        return
+    if scheme[1].lower() == "file":
+        fix = f"Give its path alone: /{given.strip()[scheme.end() :].removeprefix('localhost').lstrip('/'):.200}"
+    elif (named := _HUB_SET.match(given.strip())) is not None:
+        fix = f"Give the id of the dataset alone: {named[1]}"
+    else:
+        fix = "Rows are read from files of this computer and from datasets of the Hub: download it, and give its path"
+    raise InputError(f"'{given:.200}' is an address, not a path", fix=fix)
+
+
+def _instead(path: Path) -> str:
+    """What to give instead of a path that leads to no file."""
+    if path.is_symlink():
+        return f"It is a link to {path.readlink()!s:.200}, which is not there: restore that file, or name another"
+    return _nearest(path)
 
 
 def _nearest(path: Path) -> str:

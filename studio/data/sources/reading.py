@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from studio.config.data import DataConfig, DataSource
@@ -40,10 +41,20 @@ def source_named(data: Mapping[str, Any], path: str) -> DataSource:
     """
     sources = [DataSource.model_validate(values) for values in data.get("train") or []]
     found = next((source for source in sources if source.path == path), None)
+    # A link, or a path with "..", may name the same file.
+    found = found or next((source for source in sources if _same_file(source.path, path)), None)
     if found is None:
         found = DataSource(path=path, reading=sources[0].plain_reading if sources else "auto")
     markup = data.get("control_tokens") == "keep" and found.plain_reading == "auto"
     return found.model_copy(update={"reading": "raw"}) if markup else found
+
+
+def _same_file(one: str, other: str) -> bool:
+    """Whether two absolute paths are of one file."""
+    try:
+        return Path(one).is_absolute() and Path(other).is_absolute() and Path(one).samefile(other)
+    except (OSError, ValueError):
+        return False
 
 
 def in_turns(template: Any, config: DataConfig | None = None, method: MethodConfig | None = None) -> bool:

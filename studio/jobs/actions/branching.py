@@ -24,10 +24,10 @@ from studio.jobs.store.checkpoints import BEST, Checkpoint, best_step, last_whol
 from studio.jobs.store.events import EventWriter, read_events
 from studio.jobs.store.files import write_json
 from studio.jobs.store.folder import JobFolder, create_job
+from studio.jobs.store.joblock import job_locked
 from studio.jobs.store.request import Branch
 from studio.jobs.store.state import JobState, write_state
 from studio.jobs.views.summary import Summaries
-from studio.locks import locked
 from studio.settings import Settings
 
 FIXED = (
@@ -53,7 +53,7 @@ def resume(settings: Settings, job: JobFolder) -> Checkpoint:
     if (state := job.state()).pid is not None and not state.final and not state.alive():
         ensure_supervisor(settings)  # it was killed with the worker: another one writes how that ended
         wait(job, seconds=BURY_SECONDS)
-    with locked(job.path / ".resume.lock", f"'{name}' cannot be resumed now"):
+    with job_locked(job.path, ".resume.lock", f"'{name}' cannot be resumed now"):
         state = job.state()
         require_training(job, "Start it again")
         if not state.final:

@@ -20,8 +20,8 @@ from studio.errors import InputError, StudioError
 from studio.jobs.store.checkpoints import last_whole
 from studio.jobs.store.finding import list_jobs
 from studio.jobs.store.folder import JobFolder
+from studio.jobs.store.joblock import GoneError, job_locked
 from studio.jobs.views.disk import gigabytes, measure
-from studio.locks import locked
 from studio.reach import open_in
 from studio.settings import Settings
 
@@ -135,7 +135,11 @@ def refers(user: JobFolder, job: JobFolder) -> bool:
 def _remove(settings: Settings, job: JobFolder, what: What) -> int:
     target = job.path if what == "job" else job.checkpoints
     # `resume` takes the same lock, so a job is not removed while it is being put in the line again.
-    with locked(job.path / ".resume.lock", f"{_shown(job)} cannot be removed now"):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(job_locked(job.path, ".resume.lock", f"{_shown(job)} cannot be removed now"))
+        except GoneError:  # by another page: it is as was asked
+            return 0
         question = removal_question(settings, [job], what)
         if question.refused:
             raise InputError(question.refused[0])

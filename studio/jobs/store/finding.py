@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def find_job(jobs: Path, wanted: str, kind: Kind | Sequence[Kind] | None = None)
     """
     kinds = KINDS if kind is None else (kind,) if isinstance(kind, str) else kind
     direct = Path(wanted)
-    if direct.is_absolute() and (direct / "state.json").exists():
+    # Not `Path.exists`: that raises for a name that is too long.
+    if direct.is_absolute() and os.access(direct / "state.json", os.F_OK):
         return JobFolder(direct)
     # The id first: no name that a job is given later may take what refers to another one's id.
     named = job_of_id(jobs, wanted)

@@ -15,7 +15,7 @@ from typing import Any
 
 from studio.errors import InputError
 from studio.jobs.store.files import read_json, write_json
-from studio.locks import locked
+from studio.jobs.store.joblock import job_locked
 
 NAME = "labels.json"
 NAME_LENGTH, NOTE_LENGTH, TAG_LENGTH, TAG_COUNT = 80, 4000, 24, 12
@@ -66,6 +66,7 @@ def change_labels(
 
     Raises:
         InputError: a value is too long or has characters that it cannot have, or labels.json cannot be read.
+        GoneError: the job has been removed.
         HeldError: somebody keeps the lock of the labels.
     """
     changes: dict[str, Any] = {}
@@ -78,7 +79,7 @@ def change_labels(
     if archived is not None:
         changes["archived"] = archived
     # Two pages may change different labels of one job at the same time.
-    with locked(folder / ".labels.lock", "the labels of this job cannot be changed now"):
+    with job_locked(folder, ".labels.lock", "the labels of this job cannot be changed now"):
         try:
             labels = _from_json(read_json(folder / NAME))
         except (OSError, TypeError, ValueError) as error:

@@ -48,7 +48,7 @@ def make_wheel(target: Path) -> str:
                 content[f"{prefix}/{inner}"] = path
     content[f"{info}/METADATA"] = _metadata().encode()
     content[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: studio\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    content[f"{info}/entry_points.txt"] = b"[console_scripts]\nstudio = studio.cli.main:main\n"
+    content[f"{info}/entry_points.txt"] = b"[console_scripts]\nstudio = studio.__main__:main\n"
     listed = []
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
         for inner, one in sorted(content.items()):

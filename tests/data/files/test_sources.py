@@ -166,6 +166,29 @@ def test_missing_file_names_the_nearest(write: Write, settings: Settings, tmp_pa
         resolve_path(str(tmp_path / "no" / "x.jsonl"), settings)
 
 
+@pytest.mark.parametrize(
+    ("given", "fix"),
+    [
+        ("file:///data/rows.jsonl", "Give its path alone: /data/rows.jsonl"),
+        ("FILE://localhost/data/rows.jsonl", "Give its path alone: /data/rows.jsonl"),
+        ("hf://datasets/org/name", "Give the id of the dataset alone: org/name"),
+        ("https://huggingface.co/datasets/org/name/tree/main", "Give the id of the dataset alone: org/name"),
+        ("s3://bucket/rows.jsonl", "download it, and give its path"),
+    ],
+)
+def test_an_address_is_no_path(settings: Settings, given: str, fix: str) -> None:
+    for confined in (False, True):
+        with pytest.raises(InputError, match="is an address, not a path") as raised:
+            resolve_path(given, settings, confined=confined)
+        assert raised.value.fix.endswith(fix)
+
+
+def test_a_link_to_nothing_is_called_one(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "moved.jsonl")
+    with pytest.raises(InputError, match=r"there is no file .* It is a link to .*moved\.jsonl, which is not there"):
+        resolve_path(str(tmp_path / "link.jsonl"), settings)
+
+
 def test_folder_is_read_in_the_order_of_names(write: Write, settings: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()

@@ -171,6 +171,17 @@ def test_an_evaluation_asks_as_the_run_was_trained(tokenizer: Any, write: Writer
         assert (question.prompt, question.expected) == ("q", "a")
 
 
+def test_a_runs_own_file_is_known_by_any_of_its_names(write: Writer, tmp_path: Path) -> None:
+    file = write("rows.jsonl", [{"q": "q", "a": "a"}])
+    (tmp_path / "link.jsonl").symlink_to(file)
+    (tmp_path / "sub").mkdir()
+    other = write("other.jsonl", [{"q": "q", "a": "a"}])
+    data = {"train": [{"path": str(file), "columns": {"prompt": "q", "completion": "a"}}]}
+    for name in (file, tmp_path / "link.jsonl", tmp_path / "sub" / ".." / "rows.jsonl"):
+        assert source_named(data, str(name)).columns == {"prompt": "q", "completion": "a"}
+    assert source_named(data, str(other)).columns is None
+
+
 @pytest.mark.parametrize(
     ("keys", "kind", "mapping"),
     [

@@ -11,6 +11,7 @@ import pytest
 from studio.errors import InputError, StudioError
 from studio.jobs import list_jobs
 from studio.jobs.actions import removal
+from studio.jobs.actions.branching import resume
 from studio.jobs.actions.removal import (
     TRASH,
     empty_trash,
@@ -19,9 +20,11 @@ from studio.jobs.actions.removal import (
     remove_checkpoints,
     remove_job,
 )
+from studio.jobs.store import joblock
 from studio.jobs.store.folder import JobFolder, create_job
 from studio.jobs.store.state import JobState, own_identity, write_state
 from studio.jobs.views.disk import measure
+from studio.locks import locked
 from tests.jobs.made import CHECKPOINT_BYTES, trained
 
 
@@ -157,3 +160,21 @@ def test_a_run_and_its_branch_free_what_they_share_only_together(settings) -> No
     together = removal_question(settings, [parent, child, JobFolder(parent.path)], "job")
     assert together.freed == sum(alone) + shared and "2 jobs" in together.title
     assert sum(remove_job(settings, job) for job in (parent, child)) == together.freed
+
+
+def test_two_pages_remove_one_job_and_a_third_resumes_it(settings, monkeypatch) -> None:
+    job = trained(settings.jobs, "a", status="stopped")
+    assert job.request.name == "a", "each page has read it"
+    removed: list[int] = []
+
+    def first(path, what):
+        if not removed:  # the other page is quicker
+            removed.append(0)
+            removed.append(remove_job(settings, job))
+        return locked(path, what)
+
+    monkeypatch.setattr(joblock, "locked", first)
+    assert remove_job(settings, job) == 0 and removed[1] > 0
+    with pytest.raises(InputError, match="has been removed meanwhile"):
+        resume(settings, job)
+    assert not list(settings.jobs.iterdir()), "no folder is left whose name is taken"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 
 import pytest
 
 from studio.errors import InputError
 from studio.jobs import find_job
-from studio.jobs.store.folder import create_job
+from studio.jobs.store import joblock
+from studio.jobs.store.folder import create_job, taken_names
 from studio.jobs.store.labels import NAME, Labels, change_labels, changed_tags, read_labels
+from studio.locks import locked
 
 
 def test_labels_are_kept_beside_what_was_asked(settings) -> None:
@@ -84,3 +87,19 @@ def test_signs_add_and_take_away_tags() -> None:
     assert changed_tags(["a", "#old"], ["+#c", "#d", "-#a", "-old"]) == ["c", "d"], "as lists show them"
     with pytest.raises(InputError, match="there is no tag 'x'"):
         changed_tags(["a"], ["-x"])
+
+
+def test_a_job_that_was_removed_meanwhile_is_not_made_again(settings) -> None:
+    job, other = (create_job(settings.jobs, "train", name, {}) for name in ("gone", "stays"))
+
+    def removed_by_another_page(path, what):
+        shutil.rmtree(job.path)
+        return locked(path, what)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(joblock, "locked", removed_by_another_page)
+        with pytest.raises(InputError, match=f"the job '{job.id}' has been removed meanwhile"):
+            change_labels(job.path, name="kept")
+    with pytest.raises(InputError, match="has been removed meanwhile"):
+        change_labels(job.path, note="kept")
+    assert list(settings.jobs.iterdir()) == [other.path] and "gone" not in taken_names(settings.jobs)

@@ -197,6 +197,26 @@ def test_an_upload_never_replaces_a_file(settings: Settings, tmp_path: Path) -> 
     assert len(list(settings.uploads.iterdir())) == 4, "the same content is the same file"
 
 
+def test_an_upload_is_there_whole_or_not_at_all(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("12345")
+
+    def full(source: Any, out: Any) -> None:
+        out.write(source.read(2))
+        # The page of another server is sent the same file meanwhile: it finds no half of one.
+        monkeypatch.undo()
+        assert datafiles.keep_upload(file, settings).read_text() == "12345"
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datafiles.shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space left"):
+        datafiles.keep_upload(file, settings)
+    assert [path.name for path in settings.uploads.iterdir()] == ["rows.jsonl"]
+    assert datafiles.keep_upload(file, settings).name == "rows.jsonl"
+
+
 @pytest.mark.parametrize("name", ["rows.xlsx", "rows.jsonl.exe", "rows.gz"])
 def test_only_data_files_are_taken(settings: Settings, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import uuid
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,8 +81,9 @@ def keep_upload(file: Path, settings: Settings) -> Path:
 
 
 def _same(source: IO[bytes], kept: Path) -> bool:
-    """Whether an upload is what was uploaded before; leaves `source` at its beginning."""
+    """Whether an upload is what was uploaded before."""
     try:
+        source.seek(0)
         with open_in(kept.parent, kept.name) as before:
             sizes = {os.fstat(one.fileno()).st_size for one in (source, before)}
             if len(sizes) > 1:
@@ -90,8 +92,6 @@ def _same(source: IO[bytes], kept: Path) -> bool:
             return len(digests) == 1
     except (OSError, InputError):  # a folder, a link, or no longer there
         return False
-    finally:
-        source.seek(0)
 
 
 def _keep(source: IO[bytes], sent: str, name: str, settings: Settings) -> Path:
@@ -102,15 +102,30 @@ def _keep(source: IO[bytes], sent: str, name: str, settings: Settings) -> Path:
             fix="Put the file on this computer and enter its path instead",
         )  # fmt: skip
     settings.uploads.mkdir(parents=True, exist_ok=True)
+    # Whole or not there: another page may send the same file now, this process be killed, or the disk be full.
+    part = settings.uploads / f".{uuid.uuid4().hex}.part"
+    try:
+        with part.open("xb") as out:
+            shutil.copyfileobj(source, out)
+        return _named(part, source, name, settings)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _named(part: Path, source: IO[bytes], name: str, settings: Settings) -> Path:
+    """Give an upload that lies there whole its name, or that of the same file uploaded before."""
     stem, dot, endings = name.partition(".")
     for number in range(1, 10_000):
         target = settings.uploads / (name if number == 1 else f"{stem}-{number}{dot}{endings}")
         try:
-            with target.open("xb") as out:
-                shutil.copyfileobj(source, out)
+            os.link(part, target)
         except FileExistsError:
             if _same(source, target):
                 return target
             continue
+        except OSError:  # a file system without hard links
+            if target.exists():
+                continue
+            os.replace(part, target)
         return target
     raise InputError(f"there are too many files named '{name}'", where=str(settings.uploads), fix="Remove some of them")
