@@ -84,7 +84,7 @@
         ...(plan.left_out ? [h("div", { class: "notice plan-left-out" }, plan.left_out)] : []));
       label();
       start.classList.toggle("blocked", errors.length > 0);
-      name.placeholder = plan.name;
+      name.placeholder = plan.name || "Run name"; // none is made of wrong values
       if (document.activeElement !== name) name.value = state.name;
     });
     subscribe("choosing", element, (on) => {

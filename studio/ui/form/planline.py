@@ -7,6 +7,8 @@ use. There is one line for each of those tabs, because gradio renders a componen
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from studio.config import RunConfig
 from studio.config.command import train_command
 from studio.data.sources.locate import confine_sources, is_hub_source, locate, sources_of
 from studio.data.worker.pool import asker
-from studio.errors import InputErrors, StudioError
+from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import submit
 from studio.jobs.actions.branching import branch, check_changes, find_checkpoint, require_length
 from studio.jobs.run.devices import require_devices
@@ -98,9 +100,11 @@ class Planner:
     def _confine(self, config: RunConfig) -> None:
         # The data worker confines them too, but what names a file that is not there lists the ones beside it.
         confine_sources(config.data, self.services.settings)
-        confine_model(config.model.path, self.services.settings)
-        for path in preflight.named_paths(config):
-            confine_folder(path, self.services.settings)
+        with _at("model.path"):
+            confine_model(config.model.path, self.services.settings)
+        for option, path in preflight.named_paths(config).items():
+            with _at(option):
+                confine_folder(path, self.services.settings)
 
     def payload(self, values: Values, meta: Meta, origin: Any = None) -> dict[str, Any]:
         """Return what the plan lines show; a wrong value is part of it, never an exception.
@@ -266,6 +270,15 @@ class Planner:
             return preflight.with_absolute_paths(config, self.services.settings), None
         checked = preflight.check(config, self.services.settings, self.services.data)
         return checked.config, checked.plan.steps
+
+
+@contextmanager
+def _at(option: str) -> Iterator[None]:
+    """Say what is wrong with a path at the option that names it, whose field holds the path."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.what, where=option, fix=error.fix) from error
 
 
 def _method(name: str) -> str:

@@ -232,6 +232,9 @@ def test_paths_outside_are_refused(page: Page) -> None:
     planner = Planner(page.form, page.services)
     shown = planner.payload({**page.form.start, "model.path": "/etc"}, Meta(sequence=3))
     assert shown["sequence"] == 3 and "outside" in shown["errors"][0]["sentence"]
+    assert shown["errors"][0]["field"] == "f-model-path"
+    other = planner.payload({**page.form.start, "tuning.adapter": "/etc"}, Meta())["errors"]
+    assert [one["field"] for one in other] == ["f-tuning-adapter"] and "may not read '/etc'" in other[0]["here"]
 
 
 def test_an_upload_never_replaces_a_file(settings: Settings, tmp_path: Path) -> None:
