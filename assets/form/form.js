@@ -24,6 +24,7 @@ window.studioForm = window.studioForm || (() => {
 
   /* ---- what a handler is given besides the fields: the run's name, and a number that tells old replies. */
   function before(values) {
+    hide(unread(values));
     state.sequence += 1;
     state.waiting = true;
     publish("changed", state.sequence);
@@ -75,6 +76,7 @@ window.studioForm = window.studioForm || (() => {
     state.shown = data.sequence;
     if (data.sequence >= state.sequence) { state.waiting = false; publish("busy", false); }
     apply(data.method, data.tuning);
+    if (data.sequence >= state.sequence) hide(data.unread);
     if (latest.choosing && data.sequence < state.sequence) return; // of the model before
     publish("choosing", false);
     publish("plan", data);
@@ -91,6 +93,21 @@ window.studioForm = window.studioForm || (() => {
     state.method = method; state.tuning = tuning;
   }
 
+  /* ---- and which of them need another one: by its value now; studio/ui/form/reading.py has the same rule for the run */
+  function unread(values) {
+    const nothing = new Set(["", "off", "false", "0"]);
+    return Object.entries(state.needs || {}).filter(([, [at, words]]) => {
+      const given = [values[at]].flat().flatMap((one) => String(one ?? "").split(",")).map((one) => one.trim());
+      return words.length ? !given.some((one) => words.includes(one)) : given.every((one) => nothing.has(one));
+    }).map(([id]) => id);
+  }
+
+  let hidden;
+  function hide(ids) {
+    if (!hidden) hidden = document.head.appendChild(h("style"));
+    put(hidden, ids.length ? `${ids.map((id) => `#${id}`).join(",")}{display:none!important}` : "");
+  }
+
   /** Say something at a field that no plan tells; "" takes it away. */
   function say(field, text) {
     state.said[field] = text;
@@ -100,12 +117,16 @@ window.studioForm = window.studioForm || (() => {
   function mark() {
     const plan = latest.plan;
     if (!plan) return;
-    const changed = new Set(plan.changed), kept = new Set(plan.kept), wrong = new Set(plan.errors.map((error) => error.field));
+    const changed = new Set(plan.changed), kept = new Set(plan.kept);
+    const wrong = new Map(plan.errors.map((error) => [error.field, error.here]).reverse()); // of two the first
     for (const field of document.querySelectorAll(".field[id]")) {
       field.classList.toggle("changed", changed.has(field.id));
       field.classList.toggle("kept", kept.has(field.id));
       field.classList.toggle("wrong", wrong.has(field.id));
-      const note = state.said[field.id] || plan.notes[field.id];
+      for (const input of field.querySelectorAll("input, textarea")) {
+        if (wrong.has(field.id)) input.setAttribute("aria-invalid", "true"); else input.removeAttribute("aria-invalid");
+      }
+      const note = state.said[field.id] || wrong.get(field.id) || plan.notes[field.id];
       if (note) field.dataset.note = note; else delete field.dataset.note;
     }
   }

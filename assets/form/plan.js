@@ -32,7 +32,8 @@
   for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, ahead, { capture: true, passive: true });
 
   /* ---- the plan line */
-  function planline({ element, props, trigger, watch }) {
+  function planline({ element, props, trigger, watch }, constants) {
+    state.needs = constants.needs;
     const find = (name) => element.querySelector(`.${name}`);
     const start = find("plan-start"), name = find("plan-name"), list = find("plan-errors");
     name.value = state.name;
@@ -78,11 +79,12 @@
       list.replaceChildren(...errors.map((error) => h("li", {}, ...window.studio.linked(error.sentence))));
       if (more.hidden) list.hidden = true;
       const limits = find("plan-limits");
-      limits.hidden = !plan.limits.length;
-      limits.replaceChildren(...plan.limits.map((limit) => h("div", { class: "notice warning" }, limit)));
+      limits.hidden = !plan.limits.length && !plan.left_out;
+      limits.replaceChildren(...plan.limits.map((limit) => h("div", { class: "notice warning" }, limit)),
+        ...(plan.left_out ? [h("div", { class: "notice plan-left-out" }, plan.left_out)] : []));
       label();
       start.classList.toggle("blocked", errors.length > 0);
-      name.placeholder = plan.name;
+      name.placeholder = plan.name || "Run name"; // none is made of wrong values
       if (document.activeElement !== name) name.value = state.name;
     });
     subscribe("choosing", element, (on) => {

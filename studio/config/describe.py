@@ -71,6 +71,13 @@ class OptionSpec:
         """True when this method with this tuning uses the option."""
         return (not self.methods or method in self.methods) and (not self.tunings or tuning in self.tunings)
 
+    def is_read_with(self, needed: Any) -> bool:
+        """True when the option that it needs has a value with which this one is read; so have those that need none."""
+        if self.needs is None:
+            return True
+        given = set(needed) if isinstance(needed, list) else {needed}
+        return bool(given & set(self.needs[1])) if self.needs[1] else bool(needed)
+
 
 def options_of(model: type[BaseModel], prefix: str = "") -> Iterator[OptionSpec]:
     """Walk a config class and its sections in the order of declaration."""
@@ -113,13 +120,8 @@ def without_effect(config: BaseModel, method: str, tuning: str) -> Iterator[Opti
 
 
 def _is_read(spec: OptionSpec, values: dict[str, Any], method: str, tuning: str) -> bool:
-    if not spec.applies(method, tuning):
-        return False
-    if spec.needs is None:
-        return True
-    value = value_at(values, spec.needs[0])
-    given = set(value) if isinstance(value, list) else {value}
-    return bool(given & set(spec.needs[1])) if spec.needs[1] else bool(value)
+    needed = value_at(values, spec.needs[0]) if spec.needs else None
+    return spec.applies(method, tuning) and spec.is_read_with(needed)
 
 
 def _spec(path: str, info: FieldInfo) -> OptionSpec:

@@ -216,6 +216,8 @@ def _problem(model: type[BaseModel], item: Any, where: str, by_hand: Collection[
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "too_short" and isinstance(item["input"], list):
         message = "nothing is named; at least one is needed"
+    if item["type"] == "int_from_float":
+        message = "a whole number is needed"
     if path in by_hand:
         where = "--set"
     given = item.get("input")

@@ -116,13 +116,8 @@ class Draft:
     def reads(self, path: str) -> bool:
         """Whether they also read it, with the values that the run has so far."""
         spec = self.specs[path]
-        if not self.offers(path):
-            return False
-        if spec.needs is None:
-            return True
-        value = self.values.get(spec.needs[0], self.specs[spec.needs[0]].default)
-        held = set(value) if isinstance(value, list) else {value}
-        return bool(held & set(spec.needs[1])) if spec.needs[1] else bool(value)
+        needed = self.values.get(spec.needs[0], self.specs[spec.needs[0]].default) if spec.needs else None
+        return self.offers(path) and spec.is_read_with(needed)
 
     def apply(self, rules: Rules, defaults: bool = True) -> None:
         """Say what becomes of all keys that were not said yet, then write out defaults of theirs that differ.

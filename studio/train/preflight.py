@@ -316,15 +316,16 @@ def with_absolute_paths(config: RunConfig, settings: Settings) -> RunConfig:
     return RunConfig.model_validate(raw)
 
 
-def named_paths(config: RunConfig) -> list[Path]:
-    """Files and folders, other than model and data, that the run would read; the page confines them."""
-    models = [
-        getattr(getattr(config, section), name)
+def named_paths(config: RunConfig) -> dict[str, Path]:
+    """Files and folders, other than model and data, that the run would read, by option; the page confines them."""
+    found = {
+        f"{section}.{name}": getattr(getattr(config, section), name)
         for section, name in MODEL_OPTIONS
         if getattr(config, section).reads(name)
-    ]
+    }
     # A run is named without a slash; anything else is a path.
-    named = [text for text in models if text and ("/" in text or text.startswith("~"))]
+    named = {option: text for option, text in found.items() if text and ("/" in text or text.startswith("~"))}
     if config.method.reads("reward_schema"):
-        named += filter(None, [config.method.reward_schema, (config.method.reward_python or "").rpartition(":")[0]])
-    return [as_path(text).absolute() for text in named]
+        named["method.reward_schema"] = config.method.reward_schema
+        named["method.reward_python"] = (config.method.reward_python or "").rpartition(":")[0]
+    return {option: as_path(text).absolute() for option, text in named.items() if text}

@@ -108,6 +108,7 @@ def test_set_reads_values_as_yaml(item, path, value) -> None:
         ({"training": {"micro_batch_size": 3}}, ["micro_batch_size: 3 does not divide training.batch_size 8"]),
         ({"training": {"learning_rate": "fast"}}, ["training.learning_rate"]),
         ({"tuning": {"alpha": -1}}, ["tuning.alpha: a number above 0, or auto (it is -1)"]),
+        ({"tuning": {"rank": 2.5}}, ["tuning.rank: a whole number is needed (it is 2.5)"]),
     ],
 )
 def test_wrong_configs_say_what_is_wrong_where_and_what_to_do(raw, sentences) -> None:

@@ -45,13 +45,8 @@ class _Out:
 
     def reads(self, path: str) -> bool:
         spec = self.specs[path]
-        if not spec.applies(self.config.method.name, self.config.tuning.name):
-            return False
-        if spec.needs is None:
-            return True
-        value = self.get(spec.needs[0])
-        held = set(value) if isinstance(value, list) else {value}
-        return bool(held & set(spec.needs[1])) if spec.needs[1] else bool(value)
+        needed = self.get(spec.needs[0]) if spec.needs else None
+        return spec.applies(self.config.method.name, self.config.tuning.name) and spec.is_read_with(needed)
 
     def put(self, path: str, keys: dict[str, Any], why: str = "", status: Status = "mapped") -> None:
         self.keys |= keys

@@ -14,7 +14,9 @@ from studio.config.renamed import by_current_name, current_name
 from studio.errors import InputError
 from studio.methods import METHODS
 from studio.tunings import title_of
-from studio.ui.form.schema import METHOD, TRAIN, TUNING, Form, Values, from_field, to_field
+from studio.ui.form.fields import from_field, to_field
+from studio.ui.form.reading import reads
+from studio.ui.form.schema import METHOD, TRAIN, TUNING, Form, Values
 
 # name: what brought the values; values: by option; kept: options that were typed and stayed when method or tuning
 # changed; went: what the others had before, by option; since: method and tuning for which they had it.
@@ -96,12 +98,11 @@ def kept_by_person(form: Form, values: Values, origin: Origin) -> list[str]:
         values: by option, as the fields hold them now.
         origin: as `switched` returned it.
     """
-    method, tuning = str(values.get(METHOD)), str(values.get(TUNING))
     return [
         path
         for path in origin["kept"]
         if path in values
-        and form.specs[path].applies(method, tuning)
+        and reads(form.specs, path, values)
         and not same(form, path, values[path], origin["values"].get(path))
     ]
 

@@ -7,6 +7,8 @@ use. There is one line for each of those tabs, because gradio renders a componen
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from studio.config import RunConfig
 from studio.config.command import train_command
 from studio.data.sources.locate import confine_sources, is_hub_source, locate, sources_of
 from studio.data.worker.pool import asker
-from studio.errors import InputErrors, StudioError
+from studio.errors import InputError, InputErrors, StudioError
 from studio.jobs import submit
 from studio.jobs.actions.branching import branch, check_changes, find_checkpoint, require_length
 from studio.jobs.run.devices import require_devices
@@ -34,6 +36,7 @@ from studio.ui.form import fromrun
 from studio.ui.form.meta import COUNTED, READING, WITH_META, Meta
 from studio.ui.form.origin import Origin, kept_by_person, known, went_back
 from studio.ui.form.planwords import cost, memory_value, plain, values_of, waits_for
+from studio.ui.form.reading import left_out, reads, rules
 from studio.ui.form.schema import METHOD, TUNING, Form, Values, field_id
 from studio.ui.page import QUIET, Page
 from studio.ui.server.services import Services
@@ -67,9 +70,9 @@ MEMORY = """
 _PLAIN_NAMES = {"train", "training", "data", "dataset", "examples"}
 
 
-def plan_line() -> gr.HTML:
+def plan_line(form: Form) -> gr.HTML:
     """Make a plan line. Events: `submit` (Start was pressed), `input` (the name was changed)."""
-    return piece(LINE, "planline", elem_classes=["plan-block"])
+    return piece(LINE, "planline", constants={"needs": rules(form.specs, field_id)}, elem_classes=["plan-block"])
 
 
 def memory_bar() -> gr.HTML:
@@ -97,9 +100,11 @@ class Planner:
     def _confine(self, config: RunConfig) -> None:
         # The data worker confines them too, but what names a file that is not there lists the ones beside it.
         confine_sources(config.data, self.services.settings)
-        confine_model(config.model.path, self.services.settings)
-        for path in preflight.named_paths(config):
-            confine_folder(path, self.services.settings)
+        with _at("model.path"):
+            confine_model(config.model.path, self.services.settings)
+        for option, path in preflight.named_paths(config).items():
+            with _at(option):
+                confine_folder(path, self.services.settings)
 
     def payload(self, values: Values, meta: Meta, origin: Any = None) -> dict[str, Any]:
         """Return what the plan lines show; a wrong value is part of it, never an exception.
@@ -112,10 +117,10 @@ class Planner:
         method, tuning = str(values.get(METHOD)), str(values.get(TUNING))
         shown: dict[str, Any] = {
             "sequence": meta.sequence, "method": method, "tuning": tuning, "errors": [], "notes": {}, "cards": {},
-            "what": f"{title_of(tuning)} · {method.upper()}", "line": "", "memory": None,
+            "what": f"{title_of(tuning)} · {_method(method)}", "line": "", "memory": None,
             "changed": [field_id(path) for path in self.form.changed(values)], "name": "", "waits": "",
             "code": None, "sweep": None, "kept": [], "usual": {}, "limits": [],
-            "command": "",
+            "command": "", "unread": self._unread(values), "left_out": left_out(self.form.specs, values),
         }  # fmt: skip
         try:
             config = self.form.config(values)
@@ -142,9 +147,14 @@ class Planner:
             shown["errors"] = [self.form.problem(error)]
         except Exception:
             logger.exception("the plan could not be made")
-            shown["errors"] = [{"sentence": UNEXPECTED, "field": ""}]
+            shown["errors"] = [{"sentence": UNEXPECTED, "field": "", "here": ""}]
         self._mark(shown, values, known(self.form, origin))
         return shown
+
+    def _unread(self, values: Values) -> list[str]:
+        """Fields of options that the run does not read because of the value of another one."""
+        specs = self.form.specs
+        return [field_id(path) for path, spec in specs.items() if spec.needs and not reads(specs, path, values)]
 
     def _mark(self, shown: dict[str, Any], values: Values, origin: Origin) -> None:
         """Say at the fields what stayed and what went back when method or tuning changed."""
@@ -162,9 +172,10 @@ class Planner:
         except preflight.DoesNotFitError as error:
             shown["memory"] = memory_value(error.plan)
             raise
-        plan, shown["limits"] = checked.plan, checked.limits
+        unread = map(preflight.sentence, preflight.unread_options(checked.config))
+        plan, shown["limits"] = checked.plan, [*unread, *checked.limits]
         head, _, rest = plan.line().partition(" · ")
-        shown["what"], shown["line"] = f"{head} · {config.method.name.upper()}", rest
+        shown["what"], shown["line"] = f"{head} · {_method(config.method.name)}", rest
         shown["memory"] = memory_value(plan)
         shown["notes"] = {
             field_id(path): f"now {plain(choice.value)}: {choice.reason}"
@@ -259,6 +270,20 @@ class Planner:
             return preflight.with_absolute_paths(config, self.services.settings), None
         checked = preflight.check(config, self.services.settings, self.services.data)
         return checked.config, checked.plan.steps
+
+
+@contextmanager
+def _at(option: str) -> Iterator[None]:
+    """Say what is wrong with a path at the option that names it, whose field holds the path."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.what, where=option, fix=error.fix) from error
+
+
+def _method(name: str) -> str:
+    """What the page calls a method; the name itself where none has it."""
+    return METHODS[name].title if name in METHODS else name
 
 
 # Sections whose options decide what the data looks like as tokens.

@@ -1,8 +1,8 @@
 """The form of a run, made from the schema: a component for each option, values in, a config out.
 
-No option is known by name here. An option that the chosen method or tuning does not use stays in the document
-and is hidden by a class (assets/form/form.js, no request); `config` leaves its value out. What a draft keeps are the
-raw values, so that a half-typed number survives a reload too.
+No option is known by name here. An option that the run does not read, with its method, tuning and other values
+(`reading`), stays in the document and is hidden by assets/form/form.js, without a request; `config` leaves its value
+out. What a draft keeps are the raw values, so that a half-typed number survives a reload too.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from studio.settings import browser_secret
 from studio.ui.components.choices import markup, piece
 from studio.ui.components.selected import base_run
 from studio.ui.device import offered_devices
+from studio.ui.form.fields import SWITCH, from_field, is_number, to_field
+from studio.ui.form.reading import reads
 from studio.ui.page import Page
 
 TRAIN = "data.train"
 RADIO_UP_TO = 4
-SWITCH = {"auto": "auto", "on": True, "off": False}
 DRAFT_KEY = "finetune-studio.draft.v1"
 ORIGIN_KEY = "finetune-studio.origin.v1"
 FOLD = """<button type="button" class="fold" aria-expanded="false"></button>"""
@@ -154,11 +155,10 @@ class Form:
         Raises:
             InputErrors: at least one is wrong; each error's `where` is the option's dotted name.
         """
-        method, tuning = str(values.get(METHOD)), str(values.get(TUNING))
         document: dict[str, Any] = {}
         errors: list[InputError] = []
         for path, spec in self.specs.items():
-            if path not in values or not spec.applies(method, tuning):
+            if path not in values or not reads(self.specs, path, values):
                 continue
             try:
                 value = from_field(spec, values[path])
@@ -184,12 +184,17 @@ class Form:
         return [to_field(spec, value_at(document, path)) for path, spec in self.specs.items()]
 
     def problem(self, error: StudioError) -> dict[str, str]:
-        """Return {"sentence", "field"} of an error: an option's label for its dotted name, and its id."""
+        """Return {"sentence", "field", "here"} of an error.
+
+        An option has its label for its dotted name in the sentence, the id of its field, and at that field a sentence
+        of its own, without the label.
+        """
         spec = self.specs.get(error.where.rpartition(": ")[2])
         if spec is None:
-            return {"sentence": error.sentence, "field": ""}
+            return {"sentence": error.sentence, "field": "", "here": ""}
         told = StudioError(error.what, where=spec.title, fix=error.fix)
-        return {"sentence": told.sentence, "field": field_id(spec.path)}
+        here = StudioError(f"{error.what[:1].upper()}{error.what[1:]}", fix=error.fix).sentence
+        return {"sentence": told.sentence, "field": field_id(spec.path), "here": here}
 
     def restored(self, draft: Any) -> list[Any]:
         """Return the values of a draft in the order of `inputs`; options that it does not know stay as they are."""
@@ -200,12 +205,11 @@ class Form:
         return [kept[path] if path in kept else gr.skip() for path in self.specs]
 
     def changed(self, values: Values) -> list[str]:
-        """Return the options that apply and whose value is another than at the start."""
-        method, tuning = str(values.get(METHOD)), str(values.get(TUNING))
+        """Return the options that are read and whose value is another than at the start."""
         return [
             path
             for path, spec in self.specs.items()
-            if path in values and spec.applies(method, tuning) and not _same(spec, values[path], self.start[path])
+            if path in values and reads(self.specs, path, values) and not _same(spec, values[path], self.start[path])
         ]
 
 
@@ -252,8 +256,8 @@ def make_component(
         return gr.Checkbox(value=value, **common)
     if is_number(spec):
         # Bounds are left to the schema: gradio would refuse the whole event with a toast, we say it in the plan line.
-        step = 1 if spec.kind == "integer" else "any"
-        return gr.Number(value=value, precision=0 if spec.kind == "integer" else None, step=step, **common)
+        # So are fractions of a whole number: gradio would round them, and go on showing what was typed.
+        return gr.Number(value=value, step=1 if spec.kind == "integer" else "any", **common)
     return gr.Textbox(value=value, lines=1, max_lines=1, **common)
 
 
@@ -273,53 +277,6 @@ def applies_classes(spec: OptionSpec) -> list[str]:
     return classes + (["by-method"] if spec.methods else []) + (["by-tuning"] if spec.tunings else [])
 
 
-def from_field(spec: OptionSpec, value: Any) -> Any:
-    """Turn what a component holds into what the config takes.
-
-    Raises:
-        InputError: empty, or text where a number belongs.
-    """
-    if isinstance(value, str):
-        value = value.strip()
-    if spec.kind == "words":
-        return list(value or [])
-    if spec.kind == "list" and not value:
-        raise InputError("it is empty", where=spec.path, fix="Add at least one")
-    if value is None or value == "":
-        if spec.optional:
-            return None
-        if spec.auto:
-            return "auto"
-        raise InputError("it is empty", where=spec.path, fix=f"Enter a value; the default is {spec.default}")
-    if spec.kind == "flag" and spec.auto:
-        return SWITCH.get(str(value), value)
-    if spec.kind in ("integer", "number") and isinstance(value, str) and value != "auto":
-        return _number(spec, value)
-    return value
-
-
-def to_field(spec: OptionSpec, value: Any) -> Any:
-    """Turn a value of the config into what the component holds; the inverse of `from_field`."""
-    if spec.kind == "flag":
-        return {True: "on", False: "off"}.get(value, "auto") if spec.auto else value
-    if spec.kind == "words":
-        return list(value or [])
-    if spec.kind == "list":
-        return [item if isinstance(item, dict) else item.model_dump(mode="json") for item in value or []]
-    if spec.kind == "text":
-        if isinstance(value, dict):
-            return ", ".join(f"{name}={number:g}" for name, number in value.items())
-        return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
-    if spec.kind in ("integer", "number") and not is_number(spec):
-        return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    return value
-
-
-def is_number(spec: OptionSpec) -> bool:
-    """Whether an option is a number and nothing else. gradio's Number turns an empty value into 0 when it is drawn."""
-    return spec.kind in ("integer", "number") and not spec.auto and not spec.optional
-
-
 def _sendable(value: Any, depth: int = 2) -> Any:
     """The value without halves of characters: it is sent back to the page, which no JSON with them can be."""
     if isinstance(value, str):
@@ -329,18 +286,6 @@ def _sendable(value: Any, depth: int = 2) -> Any:
     if isinstance(value, dict) and depth:
         return {_sendable(key): _sendable(one, depth - 1) for key, one in value.items()}
     return value
-
-
-def _number(spec: OptionSpec, text: str) -> float | int:
-    plain = text.replace(",", ".") if text.count(",") == 1 and "." not in text else text
-    try:
-        return int(plain) if spec.kind == "integer" else float(plain)
-    except ValueError as error:
-        kind = "whole number" if spec.kind == "integer" else "number"
-        word = "a " + kind + (" or auto" if spec.auto else "")
-        raise InputError(
-            f"'{text:.60}' is not {word}", where=spec.path, fix=f"The default is {spec.default}"
-        ) from error
 
 
 def _same(spec: OptionSpec, value: Any, other: Any) -> bool:

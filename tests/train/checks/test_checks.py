@@ -265,7 +265,11 @@ def test_the_page_confines_every_path_and_no_name_of_a_run(tmp_path, monkeypatch
             "method.reward_schema": "schema.json", "method.reward_model": "judge", "tuning.adapter": "/somewhere/else",
         }
     )  # fmt: skip
-    wanted = [Path("/somewhere/else"), tmp_path / "schema.json", tmp_path / "rewards.py"]
+    wanted = {
+        "tuning.adapter": Path("/somewhere/else"),
+        "method.reward_schema": tmp_path / "schema.json",
+        "method.reward_python": tmp_path / "rewards.py",
+    }
     assert named_paths(config) == wanted, "a bare file name is a file of the server's folder"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,10 +22,12 @@ from studio.errors import InputError, InputErrors
 from studio.jobs import Summaries, find_job
 from studio.jobs.store.folder import create_job
 from studio.settings import Settings
+from studio.ui.form.fields import from_field, is_number, to_field
 from studio.ui.form.meta import Meta
 from studio.ui.form.origin import known
 from studio.ui.form.planline import Planner
-from studio.ui.form.schema import Form, from_field, is_number, linked, make_component, to_field
+from studio.ui.form.reading import left_out
+from studio.ui.form.schema import Form, linked, make_component
 from studio.ui.page import Page, build_page
 from studio.ui.server.services import Services
 from studio.ui.tabs.data import files as datafiles
@@ -119,6 +122,55 @@ def test_what_does_not_apply_is_left_out(form: Form) -> None:
     assert form.changed(values) == ["tuning.name"]
 
 
+def test_what_needs_another_option_is_read_only_with_it(form: Form) -> None:
+    nonsense = {**form.start, "training.early_stopping_threshold": "abc", "model.rope_factor": 8}
+    assert form.config(nonsense) == form.config(form.start), "nothing reads them, so nothing is said of them"
+    assert form.changed(nonsense) == []
+    scaled = form.config({**nonsense, "model.rope_scaling": "yarn"})
+    assert scaled.model.rope_factor == 8
+    with pytest.raises(InputErrors, match=r"'abc'|valid number"):
+        form.config({**nonsense, "training.early_stopping": "2"})
+    off = {**form.start, "training.activation_checkpointing": "off", "training.activation_offloading": "on"}
+    assert form.config(off).training.activation_offloading == "auto"
+    assert form.config({**off, "training.activation_checkpointing": "auto"}).training.activation_offloading is True
+    regex = {**form.start, "method.name": "grpo", "method.reward_pattern": "x"}
+    assert form.config({**regex, "method.rewards": "length , regex", "method.reward_length": "3"}).method.reward_pattern
+    assert form.config({**regex, "method.rewards": "numeric"}).method.reward_pattern is None
+
+
+def test_values_that_are_not_read_are_named_with_what_reads_them(page: Page) -> None:
+    form, planner = page.form, Planner(page.form, page.services)
+    assert left_out(form.specs, form.start) == ""
+    values = {
+        **form.start, "training.epochs": "", "tuning.name": "full", "tuning.rank": 64, "model.rope_factor": 8,
+        "method.beta": 0.3, "training.activation_checkpointing": "off",
+        "training.activation_offloading": "on",
+    }  # fmt: skip
+    shown = planner.payload(values, Meta())
+    assert "RoPE factor 8 (needs RoPE scaling linear, dynamic, yarn or llama3)" in shown["left_out"]
+    assert "Rank 64 (for LoRA, QLoRA or DoRA)" in shown["left_out"]
+    assert "Activation offloading on (needs Activation checkpointing auto or on)" in shown["left_out"]
+    assert re.search(r"Beta 0\.3 \(for DPO, .* or GRPO\)", shown["left_out"])
+    assert {"f-training-activation_offloading", "f-model-rope_factor"} <= set(shown["unread"])
+    long = left_out(form.specs, {**form.start, "method.reward_pattern": "x" * 5000})
+    assert len(long) < 200 and "…" in long
+
+
+@pytest.mark.parametrize("value", [2.5, 16.25])
+def test_a_fraction_of_a_whole_number_is_not_rounded(form: Form, value: float) -> None:
+    assert form.components["tuning.rank"].preprocess(value) == value  # type: ignore[arg-type]
+    with pytest.raises(InputErrors) as caught:
+        form.config({**form.start, "tuning.rank": value})
+    assert f"{value}" in form.problem(caught.value.errors[0])["here"]
+
+
+def test_the_plan_line_has_titles_of_methods(page: Page) -> None:
+    planner = Planner(page.form, page.services)
+    for name, title in (("pretrain", "Pretraining"), ("reward", "Reward model"), ("simpo", "SimPO")):
+        values = page.form.raw(page.form.values(load_named(f"demo/{name}")))
+        assert planner.payload({**values, "training.epochs": ""}, Meta())["what"].endswith(f"· {title}")
+
+
 def test_conditional_fields_carry_their_classes(form: Form) -> None:
     assert {"by-tuning", "for-tuning-lora"} <= set(form.components["tuning.rank"].elem_classes)
     assert "by-tuning" not in form.components["training.epochs"].elem_classes
@@ -180,6 +232,9 @@ def test_paths_outside_are_refused(page: Page) -> None:
     planner = Planner(page.form, page.services)
     shown = planner.payload({**page.form.start, "model.path": "/etc"}, Meta(sequence=3))
     assert shown["sequence"] == 3 and "outside" in shown["errors"][0]["sentence"]
+    assert shown["errors"][0]["field"] == "f-model-path"
+    other = planner.payload({**page.form.start, "tuning.adapter": "/etc"}, Meta())["errors"]
+    assert [one["field"] for one in other] == ["f-tuning-adapter"] and "may not read '/etc'" in other[0]["here"]
 
 
 def test_an_upload_never_replaces_a_file(settings: Settings, tmp_path: Path) -> None:

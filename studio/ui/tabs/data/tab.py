@@ -105,7 +105,7 @@ def build(page: Page) -> None:
         with gr.Column(elem_classes=["stacked"]):
             keep_card(page)
             push_card(page)
-    form.lines.append(plan_line())
+    form.lines.append(plan_line(form))
 
     def alone(files: list[dict[str, Any]], path: str) -> Any:
         """The button that leaves only a file, where others are there."""

@@ -102,7 +102,7 @@ def whole_count(config: RunConfig, page: Page, name: str) -> tuple[dict[str, Any
     rows = report["train_rows"] + report["validation_rows"]
     shown = {
         "name": name,
-        "state": f"ready for {config.method.name.upper()}",
+        "state": f"ready for {METHODS[config.method.name].title}",
         "level": "ok",
         "counts": counts(rows, report["tokens"], report["supervised_tokens"], report["validation_rows"]),
         "sources": [source_value(one) for one in report["sources"]],

@@ -83,7 +83,7 @@ def build(page: Page) -> None:
             )
         file = piece(FILE, "yaml", elem_id="yaml")
         interop = InteropCard()
-    form.lines.append(plan_line())
+    form.lines.append(plan_line(form))
 
     def show(*values: Any) -> dict[str, Any]:
         try:

@@ -68,7 +68,7 @@ def build(page: Page) -> None:
         markup(HUB_NOTE)
     facts = form.facts = piece(FACTS, "facts", elem_id="model-facts")
     remote.build(page)
-    form.lines.append(plan_line())
+    form.lines.append(plan_line(form))
 
     path, revision = form.components[PATH], form.components[REVISION]
 
