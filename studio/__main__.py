@@ -5,7 +5,8 @@ import signal
 
 def main() -> int:
     """Run the command line and return the exit code; Ctrl-C during its imports is answered once they are done."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     from studio.cli.main import main as run
 
     return run()

@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     as_json = "--json" in arguments
     settle_streams()
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked during the imports
+        if hasattr(signal, "pthread_sigmask"):  # not on Windows
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked during the imports
         if said := begin():
             say(f"warning: {said}")
         code = app(args=arguments, prog_name="studio", standalone_mode=False)
