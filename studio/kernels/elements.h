@@ -98,7 +98,7 @@ void gate_rows_back(const void* both_, const void* given_, void* slopes_, long r
     T *dgate = slopes + r * 2 * size, *dup = dgate + size;
     for (long d = 0; d < size; d += WIDTH) {
       vec g = load(gate + d), slope = load(given + r * size + d), s = sigmoid(inside(g, gelu));
-      store(dup + d, slope * g * s);
+      store(dup + d, slope * (g * s));
       store(dgate + d, slope * load(up + d) * (s + s * (1.0f - s) * g * inside_slope(g, gelu)));
     }
   }
