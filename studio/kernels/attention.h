@@ -117,7 +117,7 @@ void forward(const Heads<const T>& q, const Heads<const T>& k, const Heads<const
             }
             vec most = load(row);
             for (long j = WIDTH; j < wide; j += WIDTH) most = greater(most, load(row + j));
-            float now = std::max(top[r], largest(most) * s.scale);
+            float now = std::max(largest(most) * s.scale, top[r]);  // no number if the first is none
             Cell* weight = weights.get() + r * TILE;
             if (now == -INFINITY) {
               for (long j = 0; j < wide; j++) weight[j] = Kind::cell(0);

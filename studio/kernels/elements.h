@@ -65,7 +65,8 @@ void norm_rows_back(const void* x_, const void* weight_, const float* scales, co
     for (long d = 0; d < size; d++) slopes[d] += parts[block * size + d];
 }
 
-inline vec sigmoid(vec x) { return 1.0f / (1.0f + exponential(-x)); }
+// 0 where e to the -x is more than a float holds: times a gate of 1e38 the least that is left would be much.
+inline vec sigmoid(vec x) { return choose(x < splat(-88.0f), splat(0.0f), 1.0f / (1.0f + exponential(-x))); }
 
 // Both gates are x times a sigmoid: of x (SiLU), or of 2 sqrt(2/pi) (x + 0.044715 x³), which is GELU by tanh.
 inline vec inside(vec x, bool gelu) { return gelu ? 1.59576912f * (x + 0.044715f * x * x * x) : x; }
@@ -97,8 +98,8 @@ void gate_rows_back(const void* both_, const void* given_, void* slopes_, long r
     T *dgate = slopes + r * 2 * size, *dup = dgate + size;
     for (long d = 0; d < size; d += WIDTH) {
       vec g = load(gate + d), slope = load(given + r * size + d), s = sigmoid(inside(g, gelu));
-      store(dup + d, slope * g * s);
-      store(dgate + d, slope * load(up + d) * s * (1.0f + g * (1.0f - s) * inside_slope(g, gelu)));
+      store(dup + d, slope * (g * s));
+      store(dgate + d, slope * load(up + d) * (s + s * (1.0f - s) * g * inside_slope(g, gelu)));
     }
   }
 }

@@ -18,12 +18,11 @@ constexpr long CACHE_LINE = 64, ALONE = 1 << 17;  // multiplications that are no
 
 // Keeps a vector in a register: compilers read it from memory again for each use, which is what takes the time here.
 template <class V>
-inline void held(V& value) {
+inline V held(V value) {
 #if defined(__x86_64__)
   __asm__("" : "+v"(value));
-#else
-  (void)value;
 #endif
+  return value;
 }
 
 inline float halved(vec value) {
@@ -108,11 +107,10 @@ template <int ROWS, int COLUMNS, class T, class Read>
 __attribute__((always_inline)) inline void add_step(const Sides<T>& s, long k, vec (&total)[ROWS][COLUMNS], Read read) {
   typename Lane<T>::Part here[COLUMNS];
 #pragma GCC unroll 4
-  for (int c = 0; c < COLUMNS; c++) held(here[c] = read(s.right + c * s.right_row + k));
+  for (int c = 0; c < COLUMNS; c++) here[c] = held(read(s.right + c * s.right_row + k));
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++) {
-    typename Lane<T>::Part one = read(s.left + r * s.left_row + k);
-    held(one);
+    const typename Lane<T>::Part one = held(read(s.left + r * s.left_row + k));
 #pragma GCC unroll 4
     for (int c = 0; c < COLUMNS; c++) Lane<T>::add(total[r][c], one, here[c]);
   }

@@ -77,7 +77,8 @@ inline vec choose(ivec mask, vec yes, vec no) {
   ivec out = (reinterpret_cast<ivec&>(yes) & mask) | (reinterpret_cast<ivec&>(no) & ~mask);
   return reinterpret_cast<vec&>(out);
 }
-inline vec greater(vec a, vec b) { return choose(a > b, a, b); }
+// The larger of both, and what is no number where one is.
+inline vec greater(vec a, vec b) { return choose((a > b) | (a != a), a, b); }
 inline float sum(vec value) {
   float total = 0;
   for (int i = 0; i < WIDTH; i++) total += value[i];
@@ -85,7 +86,8 @@ inline float sum(vec value) {
 }
 inline float largest(vec value) {
   float top = value[0];
-  for (int i = 1; i < WIDTH; i++) top = std::max(top, value[i]);
+  for (int i = 1; i < WIDTH; i++)
+    if (value[i] > top || value[i] != value[i]) top = value[i];
   return top;
 }
 

@@ -150,3 +150,27 @@ def test_what_is_no_number_stays_none(kernels: Kernels) -> None:
     x[20] = float("nan")
     out, _ = kernels.attention(x, x, x, Segments((0,), (40,)), 0, 0.25)
     assert out[20:].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_keys_that_are_no_numbers_are_not_passed_over(kernels: Kernels, dtype: torch.dtype) -> None:
+    """Where a tile has nothing else that is seen, none of its scores is the largest."""
+    q, k, v = torch.randn(3, 100, 1, 16).to(dtype)
+    whole = k.clone()
+    k[:64] = torch.nan  # a tile
+    assert kernels.attention(q, k, v, Segments((0,), (100,)), 0, 0.25)[0].isnan().all()
+    whole[60] = torch.nan
+    out, _ = kernels.attention(q, whole, v, Segments((0,), (100,)), 5, 0.25)
+    none = out.isnan().all(-1).flatten()
+    assert none.nonzero().flatten().tolist() == [60, 61, 62, 63, 64]
+    assert out[~none].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_next_token_that_is_no_number_stays_none(kernels: Kernels, dtype: torch.dtype) -> None:
+    q = torch.randn(2, 2, 1, 16).to(dtype)
+    k, v = torch.randn(2, 2, 2, 5, 16).to(dtype)
+    q[1] = torch.nan
+    seen = torch.tensor([[False] * 4 + [True]] * 2)  # the first token of an answer to a short prompt
+    out = kernels.next_token(q, k, v, seen, 0.25)
+    assert torch.equal(out[0, 0], v[0, :, -1]) and out[1].isnan().all()

@@ -57,6 +57,23 @@ def test_gate(kernels: Kernels, dtype: torch.dtype, gelu: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("gelu", [False, True], ids=["silu", "gelu"])
+def test_gates_of_large_numbers(kernels: Kernels, dtype: torch.dtype, gelu: bool) -> None:
+    """What is next to nothing of them is nothing."""
+    large = torch.tensor([1e4, 1e8, 1e12, 1e15, 1e18, 1e30, 3e38, torch.inf])
+    both = torch.ones(1, 32)
+    both[0, :16] = torch.cat([large, -large])
+    both = both.to(dtype).requires_grad_()
+    gate, up = both.split(16, dim=1)
+    expected = (functional.gelu(gate, approximate="tanh") if gelu else functional.silu(gate)) * up
+    expected.sum().backward()
+    found = kernels.gated(*both.detach().chunk(2, 1), gelu=gelu)
+    torch.testing.assert_close(found, expected.detach(), equal_nan=True)
+    slopes = kernels.gated_backward(both.detach(), torch.ones(1, 16, dtype=dtype), gelu=gelu)
+    torch.testing.assert_close(slopes, both.grad, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [5, 64, 1003])
 @pytest.mark.parametrize("by_probability", [False, True], ids=["nll", "dft"])
 def test_cross_entropy(kernels: Kernels, dtype: torch.dtype, size: int, by_probability: bool) -> None:
