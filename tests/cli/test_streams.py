@@ -25,6 +25,7 @@ NAME = "café – 日本"
 EARLY = """
 import os, signal, sys
 from studio import __main__ as command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without it
 class Hook:
     def find_spec(self, name, path, target=None):
         if name == "studio.cli.jobs.listing":

@@ -211,7 +211,7 @@ def test_models_adapters_and_reward_files(trick: Callable[[str], str], handlers:
         {"model__path": folder}, {"tuning__adapter": folder}, {"tuning__adapter": trick(".jsonl")},
         {"method__name": "grpo", "method__rewards": "python", "method__reward_python": f"{trick('.py')}:score"},
         {"method__name": "grpo", "method__rewards": "json_schema", "method__reward_schema": trick(".json")},
-        {"method__name": "ppo", "method__reward_model": folder},
+        {"method__name": "ppo", "method__rewards": "model", "method__reward_model": folder},
     ]  # fmt: skip
     for options in tries:
         refused(handlers.form("update", **options, meta=""))
