@@ -213,14 +213,16 @@ class _Linear(torch.autograd.Function):
         for piece, part, low, pull in _apart(pieces, given, inner, pulled):
             _put(pull, part, piece, ctx.built)
             learned.append(part.t() @ low if ctx.built is None else ctx.built.over_rows(low, part).t())
+        if mask is not None:
+            pulled /= 1 - ctx.dropout  # here, where there are least numbers
         dx = None
         if ctx.needs_input_grad[0]:
             dx = _put(torch.empty_like(x), pulled, a, ctx.built)
             if mask is not None:
-                dx = dx * mask / (1 - ctx.dropout)
+                dx *= mask
             for weight, part in zip(ctx.frozen.matrices(), given.split(rows, dim=1), strict=True):
                 dx.addmm_(part, weight)
-        seen = x if mask is None else x * mask / (1 - ctx.dropout)
+        seen = x if mask is None else x * mask
         da = pulled.t() @ seen if ctx.built is None else ctx.built.over_rows(pulled, seen)
         db = learned if ctx.built is not None else _diagonal(learned[0], rows, ctx.ranks)
         made: list[torch.Tensor] = []
