@@ -237,9 +237,10 @@ def _loaded(config: RunConfig, lengths: Lengths, load: Load, size: Batching, way
 def _answered(config: RunConfig, lengths: Lengths, load: Load, rows: int) -> int:
     """Tokens of the largest micro-batch of so many prompts with written answers, without padding."""
     each, batch = lengths.each, config.training.batch_size
-    prompts = max(1, batch // config.method.kind.completions(config.method))
-    # Those of an update, the longest first; a micro-batch may have an answer of each.
-    longest = [sorted(each[at : at + prompts], reverse=True)[:rows] for at in range(0, len(each), prompts)]
+    answers = config.method.kind.completions(config.method)
+    prompts, together = max(1, batch // answers), math.ceil(rows / answers)
+    # The longest of an update: micro-batches are made by length, so that answers to a prompt are mostly in one.
+    longest = [sorted(each[at : at + prompts], reverse=True)[:together] for at in range(0, len(each), prompts)]
     if load.shares_prefixes:
         # Other prompts begin at the same position in ppo only; TRL's trainers count from where their padding begins.
         common = lengths.common if load.cost.value else 0
