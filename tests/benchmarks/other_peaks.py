@@ -1,6 +1,6 @@
 """The memory plan beside the measured peak for rows and options that the demos do not have.
 
-    python -m tests.benchmarks.other_peaks [NAME …]  all of `CASES`, in a home of its own; about 45 minutes on two cores
+    python -m tests.benchmarks.other_peaks [NAME …]  all of `CASES`, in a home of its own
 Everything but what a case says is on auto. Prints the table of docs/memory.md and exits with 1 when a case is off by
 more than its bound.
 """

@@ -76,7 +76,7 @@ def lack(path: str, word: str, device: DeviceInfo) -> Lack | None:
     if need is None:
         return None
     others = "Leave it at auto" if path == ATTENTION else "Leave it at studio"
-    if device.kind != "cuda" and (device.measured or not device.has_nvidia):
+    if device.lacks_gpu:
         return Lack("it needs an NVIDIA GPU", f"{others}; with a GPU: {need.install}" if need.install else others)
     if need.module and find_spec(need.module) is None:
         return Lack(f"it needs the package {need.module}", f"Install it ({need.install}), or {_lower(others)}")

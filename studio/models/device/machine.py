@@ -71,6 +71,11 @@ class DeviceInfo:
     compiled: bool = True
 
     @property
+    def lacks_gpu(self) -> bool:
+        """Whether it is known to have no NVIDIA GPU; before the first measurement only a missing driver says so."""
+        return self.kind != "cuda" and (self.measured or not self.has_nvidia)
+
+    @property
     def measured(self) -> bool:
         """Whether the speed is known."""
         return bool(self.gflops)

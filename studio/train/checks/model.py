@@ -72,8 +72,7 @@ def _offloading(known: Known) -> None:
     training = known.config.training
     if training.activation_offloading is not True or not training.activation_checkpointing:
         return
-    device = device_info(known.settings, wanted=training.device)
-    if device.kind != "cuda" and (device.measured or not device.has_nvidia):
+    if device_info(known.settings, wanted=training.device).lacks_gpu:
         raise InputError(
             "activation offloading saves a GPU's memory, and this run computes on a CPU",
             where="training.activation_offloading", fix="Set it to auto",

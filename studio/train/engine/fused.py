@@ -29,7 +29,7 @@ from studio.models.plan.spread import divided
 from studio.train.engine import attention, logprobs, unpadded
 from studio.train.engine.comparing import apart, batch_of, measured, near, objection
 from studio.train.engine.layers import Gated, one_pass
-from studio.train.engine.lora import Group, dropped, is_ours
+from studio.train.engine.lora import Group, dropout_of, is_ours
 
 
 @dataclass
@@ -242,7 +242,7 @@ def _where_it_fits(
 
 def _replace_linear(model: nn.Module, batch: dict[str, torch.Tensor], built: Kernels | None, done: Fused) -> None:
     together = _siblings(model, batch)
-    for layers in chain.from_iterable([[one] for one in row] if dropped(row[0]) else [row] for row in together):
+    for layers in chain.from_iterable([[one] for one in row] if dropout_of(row[0]) else [row] for row in together):
         group = Group.of(layers, built)
         if group is None:
             continue

@@ -40,9 +40,9 @@ def is_ours(layer: Any) -> bool:
     return bool(layer.lora_A[name].weight.dtype == torch.float32)
 
 
-def dropped(layer: Any) -> bool:
-    """Whether a layer of PEFT drops some of its input in training: each layer others, so that each is a group."""
-    return bool(getattr(layer.lora_dropout[next(iter(layer.lora_A))], "p", 0.0))
+def dropout_of(layer: Any) -> float:
+    """Share of its input that a layer of PEFT drops in training: each layer others, so that each is a group."""
+    return float(getattr(layer.lora_dropout[next(iter(layer.lora_A))], "p", 0.0))
 
 
 class Group:
@@ -132,8 +132,7 @@ class Group:
 
     def _dropout(self) -> float:
         layer = self.layers[0]
-        module = layer.lora_dropout[next(iter(layer.lora_A))]
-        return float(getattr(module, "p", 0.0)) if module.training else 0.0
+        return dropout_of(layer) if layer.lora_dropout.training else 0.0
 
     def _forward(self, place: int) -> Callable[..., torch.Tensor]:
         def forward(x: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
